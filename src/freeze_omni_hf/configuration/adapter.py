@@ -1,0 +1,63 @@
+# Copyright 2026 The freeze-omni-hf team. Licensed under the Apache License, Version 2.0.
+"""Configuration of the adapter between the speech encoder and the LLM."""
+
+from typing import ClassVar
+
+from transformers import PreTrainedConfig
+
+
+ADAPTER_TYPES = ("subsampling", "cnn", "linear")
+
+
+class FreezeOmniAdapterConfig(PreTrainedConfig):
+    """Sizes of the adapter that carries encoder frames into the LLM's embedding space (Freeze-Omni, section 3.1).
+
+    Args:
+        adapter_type: ``"subsampling"`` (causal convolutions, the last with stride 2; the released kind), ``"cnn"``
+            (two causal convolutions, no stride) or ``"linear"``.
+        input_size: Width of the speech encoder.
+        output_size: Width of the LLM.
+        num_convs: Convolutions of the subsampling kind, 1 or 2. The first doubles the width, the second doubles it
+            again.
+        kernel_size: Kernel of the convolutions.
+        norm: ``"layer"`` or ``"batch"``, used by the subsampling kind with one convolution; the others use batch norm.
+        hidden_act: ``"gelu"`` or ``"relu"``, likewise.
+        norm_eps: Epsilon of the norms.
+        batch_norm_momentum: Weight of the newest batch in the running statistics.
+        initializer_range: Standard deviation of the initial weights.
+    """
+
+    model_type: ClassVar[str] = "freeze_omni_adapter"
+    base_config_key: ClassVar[str] = "adapter_config"
+
+    adapter_type: str = "subsampling"
+    input_size: int = 1024
+    output_size: int = 3584
+    num_convs: int = 1
+    kernel_size: int = 5
+    norm: str = "layer"
+    hidden_act: str = "gelu"
+    norm_eps: float = 1e-3
+    batch_norm_momentum: float = 0.1
+    initializer_range: float = 0.02
+
+    def __post_init__(self, **kwargs):
+        super().__post_init__(**kwargs)
+        if self.adapter_type not in ADAPTER_TYPES:
+            raise ValueError(f"adapter_type={self.adapter_type!r} is unknown; choose one of {ADAPTER_TYPES}.")
+        if self.num_convs not in (1, 2):
+            raise ValueError(f"num_convs={self.num_convs} must be 1 or 2.")
+        if self.kernel_size < 2:
+            raise ValueError(f"kernel_size={self.kernel_size} must be at least 2 for a streaming convolution.")
+        if self.norm not in ("layer", "batch") or self.hidden_act not in ("gelu", "relu"):
+            raise ValueError(
+                f"norm={self.norm!r} must be 'layer' or 'batch', hidden_act={self.hidden_act!r} 'gelu' or 'relu'."
+            )
+
+    @property
+    def stride(self) -> int:
+        """Encoder frames per output vector."""
+        return 2 if self.adapter_type == "subsampling" else 1
+
+
+__all__ = ["FreezeOmniAdapterConfig"]

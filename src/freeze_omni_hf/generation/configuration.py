@@ -1,0 +1,101 @@
+# Copyright 2026 The freeze-omni-hf team. Licensed under the Apache License, Version 2.0.
+"""Generation settings: those of transformers for the text, and the voice's own."""
+
+from typing import Any
+
+from transformers import GenerationConfig, PreTrainedConfig
+
+
+# Setting, default. Names beginning with "segment_" end pieces of text, "speech_" choose speech tokens, "codec_" sound.
+SPEECH_DEFAULTS: dict[str, Any] = {
+    "top_p_rule": "inclusive",
+    "segment_policy": "sentence",
+    "segment_min_tokens": 2,
+    "segment_first_max_tokens": 12,
+    "segment_soft_after_tokens": 20,
+    "segment_text_cleaner": None,
+    "segment_border_token_ids": [],
+    "segment_soft_border_token_ids": [],
+    "segment_dot_token_ids": [],
+    "segment_digit_token_ids": [],
+    "segment_silent_token_ids": [],
+    "speech_do_sample": None,
+    "speech_temperature": 1.0,
+    "speech_top_k": 2,
+    "speech_penalty": 1.0,
+    "speech_penalty_window": -1,
+    "speech_penalty_rule": "standard",
+    "speech_max_tokens": 1000,
+    "speech_batch_size": 16,
+    "codec_chunk_size": 40,
+    "codec_overlap": 10,
+    "codec_first_chunk_size": None,
+}
+
+
+class FreezeOmniGenerationConfig(GenerationConfig):
+    """`GenerationConfig` with the settings of the voice. Every one can be passed to ``generate`` by name.
+
+    Args:
+        top_p_rule: ``"inclusive"`` as in transformers, or ``"exclusive"``: the token that crosses ``top_p`` is left
+            out, as the released model samples.
+        segment_policy: ``"sentence"`` speaks whole sentences; ``"short_first"`` starts with a clause (or
+            ``segment_first_max_tokens`` tokens, cut between words) and goes on with longer pieces.
+        segment_min_tokens: Tokens that a piece has at least.
+        segment_first_max_tokens: Tokens after which ``"short_first"`` ends the first piece at the next word. Needs
+            ``tokenizer``.
+        segment_soft_after_tokens: Tokens after which ``"short_first"`` also ends later pieces at a comma.
+        segment_text_cleaner: ``"released"`` cleans the text of a piece and tokenises it again, as the released model
+            was used; it runs where a ``tokenizer`` is handed to ``generate``. None reads the generated ids.
+        segment_border_token_ids: Ids whose text ends a sentence.
+        segment_soft_border_token_ids: Ids whose text ends a clause.
+        segment_dot_token_ids: Ids that end in a full stop: no border behind a digit.
+        segment_digit_token_ids: Ids that end in a digit.
+        segment_silent_token_ids: Ids without anything to say (white space, special tokens).
+        speech_do_sample: Sample speech tokens; None follows ``do_sample``.
+        speech_temperature: Temperature of speech tokens.
+        speech_top_k: Speech tokens to sample from.
+        speech_penalty: Divides the logits of recent speech tokens; 1 is off.
+        speech_penalty_window: How many recent tokens; below 1 is off.
+        speech_penalty_rule: ``"standard"`` (once a token, negative logits are multiplied) or ``"released"`` (once an
+            occurrence, always divided).
+        speech_max_tokens: Speech tokens of one piece at most (40 a second).
+        speech_batch_size: Pieces that are spoken at once.
+        codec_chunk_size: Speech tokens of one codec window.
+        codec_overlap: Speech tokens of context on each side of a window.
+        codec_first_chunk_size: Smaller first window of an answer that is streamed.
+    """
+
+    def __init__(self, **kwargs):
+        for name, default in SPEECH_DEFAULTS.items():
+            setattr(self, name, kwargs.pop(name, default))
+        super().__init__(**kwargs)
+
+    @classmethod
+    def from_model_config(cls, model_config: PreTrainedConfig) -> "FreezeOmniGenerationConfig":
+        """The defaults: nothing of a model's configuration steers generation; ids come from the LLM's own settings."""
+        return cls()
+
+
+def check_speech_settings(settings: GenerationConfig) -> None:
+    """Refuse values that no step could follow, by name."""
+    choices = {
+        "top_p_rule": ("inclusive", "exclusive"),
+        "segment_policy": ("sentence", "short_first"),
+        "segment_text_cleaner": (None, "released"),
+        "speech_penalty_rule": ("standard", "released"),
+    }
+    for name, allowed in choices.items():
+        if getattr(settings, name) not in allowed:
+            raise ValueError(f"{name}={getattr(settings, name)!r} is unknown; choose one of {allowed}.")
+    for name in ("speech_top_k", "speech_max_tokens", "speech_batch_size", "codec_chunk_size", "segment_min_tokens"):
+        if getattr(settings, name) < 1:
+            raise ValueError(f"{name}={getattr(settings, name)} must be at least 1.")
+    for name in ("speech_temperature", "speech_penalty"):
+        if not getattr(settings, name) > 0:
+            raise ValueError(f"{name}={getattr(settings, name)} must be above 0.")
+    if settings.codec_overlap < 0:
+        raise ValueError(f"codec_overlap={settings.codec_overlap} must not be negative.")
+
+
+__all__ = ["SPEECH_DEFAULTS", "FreezeOmniGenerationConfig", "check_speech_settings"]

@@ -1,0 +1,163 @@
+# Copyright 2026 The freeze-omni-hf team. Licensed under the Apache License, Version 2.0.
+"""Adapter from encoder frames to the LLM's embedding space, and the state head (Freeze-Omni, sections 3.1 and 3.4)."""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+from transformers.utils import ModelOutput
+
+from ..configuration import FreezeOmniAdapterConfig
+from .cache import AdapterCache
+
+
+@dataclass
+class FreezeOmniAdapterOutput(ModelOutput):
+    """Output of the adapter.
+
+    Attributes:
+        last_hidden_state: (B, T', output_size); with the subsampling kind T' = ceil(T / 2).
+        attention_mask: (B, T') boolean, True on real vectors.
+        cache: The cache for the next chunk, with ``use_cache=True``.
+    """
+
+    last_hidden_state: Tensor | None = None
+    attention_mask: Tensor | None = None
+    cache: AdapterCache | None = None
+
+
+class CausalConv(nn.Module):
+    """Causal convolution, norm and activation on (B, C, T); the first inputs of a stream are preceded by zeros."""
+
+    def __init__(self, config: FreezeOmniAdapterConfig, inputs: int, outputs: int, stride: int, norm: str, act: str):
+        super().__init__()
+        self.context = config.kernel_size - 1
+        self.conv = nn.Conv1d(inputs, outputs, config.kernel_size, stride=stride)
+        if norm == "batch":
+            self.norm = nn.BatchNorm1d(outputs, eps=config.norm_eps, momentum=config.batch_norm_momentum)
+        else:
+            self.norm = nn.LayerNorm(outputs, eps=config.norm_eps)
+        self.act = F.gelu if act == "gelu" else F.relu
+
+    def forward(self, hidden: Tensor, past: Tensor) -> tuple[Tensor, Tensor]:
+        hidden = torch.cat((past, hidden), dim=2)
+        past = hidden[:, :, hidden.shape[2] - self.context :]
+        hidden = self.conv(hidden)
+        if isinstance(self.norm, nn.BatchNorm1d):
+            hidden = self.norm(hidden)
+        else:
+            hidden = self.norm(hidden.transpose(1, 2)).transpose(1, 2)
+        return self.act(hidden), past
+
+
+class FreezeOmniAdapter(PreTrainedModel):
+    """Carries (B, T, input_size) encoder frames to (B, T', output_size) vectors that the LLM reads as embeddings."""
+
+    config: FreezeOmniAdapterConfig
+    base_model_prefix = "adapter"
+    main_input_name = "hidden_states"
+    input_modalities = ("audio",)
+
+    def __init__(self, config: FreezeOmniAdapterConfig):
+        super().__init__(config)
+        size = config.input_size
+        if config.adapter_type == "linear":
+            sizes = []
+        elif config.adapter_type == "cnn":
+            sizes = [(size, 2 * size, 1, "batch", "relu"), (2 * size, 4 * size, 1, "batch", "relu")]
+        elif config.num_convs == 2:
+            sizes = [(size, 2 * size, 1, "batch", "relu"), (2 * size, 4 * size, 2, "batch", "relu")]
+        else:
+            sizes = [(size, 2 * size, 2, config.norm, config.hidden_act)]
+        self.convs = nn.ModuleList(CausalConv(config, *arguments) for arguments in sizes)
+        self.proj = nn.Linear(sizes[-1][1] if sizes else size, config.output_size)
+        self.post_init()
+
+    def output_lengths(self, frames: Tensor) -> Tensor:
+        """Vectors that a number of encoder frames gives: ceil(frames / stride)."""
+        return (frames + self.config.stride - 1) // self.config.stride
+
+    def init_cache(self, batch_size: int = 1) -> AdapterCache:
+        """The cache at the start of a stream: zeros before the first frame."""
+        weight = self.proj.weight
+        return AdapterCache(
+            batch=torch.zeros(batch_size, dtype=torch.long, device=weight.device),
+            inputs=tuple(weight.new_zeros(batch_size, layer.conv.in_channels, layer.context) for layer in self.convs),
+        )
+
+    def forward(
+        self,
+        hidden_states: Tensor,
+        attention_mask: Tensor | None = None,
+        cache: AdapterCache | None = None,
+        use_cache: bool = False,
+        return_dict: bool | None = None,
+        **kwargs,
+    ) -> FreezeOmniAdapterOutput | tuple:
+        """Adapt utterances (no cache) or the next frames of streams.
+
+        Args:
+            hidden_states: (B, T, input_size). In a stream of the subsampling kind T is even in every call but the
+                last, so that the stride keeps its phase.
+            attention_mask: (B, T), 1 on real frames; rows are padded at their end.
+            cache: Last inputs of each convolution.
+            use_cache: Return the cache for the next call.
+
+        Raises:
+            ValueError: wrong width.
+        """
+        if hidden_states.shape[-1] != self.config.input_size:
+            raise ValueError(f"The adapter takes width {self.config.input_size}, not {hidden_states.shape[-1]}.")
+        if attention_mask is None:
+            attention_mask = hidden_states.new_ones(hidden_states.shape[:2], dtype=torch.bool)
+        attention_mask = attention_mask.bool()
+        streaming = cache is not None or use_cache
+        cache = cache if cache is not None else self.init_cache(hidden_states.shape[0])
+        hidden = (hidden_states * attention_mask.unsqueeze(-1)).transpose(1, 2)
+        inputs = []
+        for conv, past in zip(self.convs, cache.inputs, strict=True):
+            hidden, past = conv(hidden, past)
+            inputs.append(past)
+        output = FreezeOmniAdapterOutput(
+            self.proj(hidden.transpose(1, 2)),
+            attention_mask[:, :: self.config.stride],
+            AdapterCache(cache.batch, tuple(inputs)) if streaming else None,
+        )
+        return_dict = self.config.return_dict if return_dict is None else return_dict
+        return output if return_dict else output.to_tuple()
+
+
+LISTEN, ANSWER, IGNORE = 0, 1, 2
+
+
+class StateHead(nn.Linear):
+    """Linear layer from the LLM's hidden state to the state of the turn: listen, answer, ignore and padding classes.
+
+    The last class stands for padding and is dropped before the softmax.
+    """
+
+    def __init__(self, hidden_size: int, num_states: int):
+        super().__init__(hidden_size, num_states)
+
+    @staticmethod
+    def probabilities(logits: Tensor) -> Tensor:
+        """(..., num_states) logits to (..., num_states - 1) probabilities."""
+        return logits[..., :-1].float().softmax(dim=-1)
+
+    @classmethod
+    def predict(cls, logits: Tensor, threshold: float = 0.5) -> Tensor:
+        """State of each position: `IGNORE`, else `ANSWER`, where its probability is above the threshold, or `LISTEN`.
+
+        Args:
+            logits: (..., num_states).
+            threshold: Probability that ends the user's turn.
+        """
+        probabilities = cls.probabilities(logits)
+        state = torch.full(logits.shape[:-1], LISTEN, device=logits.device)
+        state = torch.where(probabilities[..., ANSWER] > threshold, ANSWER, state)
+        return torch.where(probabilities[..., IGNORE] > threshold, IGNORE, state)
+
+
+__all__ = ["ANSWER", "IGNORE", "LISTEN", "FreezeOmniAdapter", "FreezeOmniAdapterOutput", "StateHead"]
