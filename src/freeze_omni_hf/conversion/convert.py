@@ -127,9 +127,7 @@ def _build_config(checkpoints: Path, llm: str) -> tuple[FreezeOmniConfig, dict[s
         speech_encoder_config=encoder,
         adapter_config=released.adapter_config(model, encoder.hidden_size, width),
         text_config=text_config,
-        speech_decoder_config=released.decoder_config(
-            released.load_json(checkpoints / "decoder/model.json"), width
-        ),
+        speech_decoder_config=released.decoder_config(released.load_json(checkpoints / "decoder/model.json"), width),
         codec_config=released_codec_config(released.load_json(checkpoints / "codec/model.json")),
         prompt_length=model.get("prompt_num", 5) if prompts else 0,
         num_tasks=model.get("task_num", 10),

@@ -209,9 +209,18 @@ DECODER_RULES = (
     (r"embedding\.weight", r"speech_decoder.embedding.weight"),
     (r"out_fnn\.(weight|bias)", r"speech_decoder.head.\1"),
     (r"norm\.weight", r"speech_decoder.norm.weight"),
-    (r"layers_prefix\.(\d+\.(?:self_attn|mlp|input_layernorm|post_attention_layernorm)\..*weight)", r"speech_decoder.prefix_layers.\1"),
-    (r"layers_pre_nn\.(\d+\.(?:self_attn|mlp|input_layernorm|post_attention_layernorm)\..*weight)", r"speech_decoder.pre_layers.\1"),
-    (r"layers\.(\d+\.(?:self_attn|mlp|input_layernorm|post_attention_layernorm)\..*weight)", r"speech_decoder.layers.\1"),
+    (
+        r"layers_prefix\.(\d+\.(?:self_attn|mlp|input_layernorm|post_attention_layernorm)\..*weight)",
+        r"speech_decoder.prefix_layers.\1",
+    ),
+    (
+        r"layers_pre_nn\.(\d+\.(?:self_attn|mlp|input_layernorm|post_attention_layernorm)\..*weight)",
+        r"speech_decoder.pre_layers.\1",
+    ),
+    (
+        r"layers\.(\d+\.(?:self_attn|mlp|input_layernorm|post_attention_layernorm)\..*weight)",
+        r"speech_decoder.layers.\1",
+    ),
 )
 
 

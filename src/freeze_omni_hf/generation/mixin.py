@@ -126,7 +126,14 @@ class FreezeOmniGenerationMixin:
             if past_key_values is not None:
                 past_key_values.batch_repeat_interleave(copies)
         text = self._start_text(
-            settings, inputs_embeds, attention_mask, history, past_key_values, logits_processor, stopping_criteria, tokenizer
+            settings,
+            inputs_embeds,
+            attention_mask,
+            history,
+            past_key_values,
+            logits_processor,
+            stopping_criteria,
+            tokenizer,
         )
         voice = _Voice(self, settings, tokenizer, global_tokens, audio_streamer, clock) if speaks else None
 
@@ -165,7 +172,9 @@ class FreezeOmniGenerationMixin:
                 for name, default in SPEECH_DEFAULTS.items():
                     if not hasattr(config, name):
                         setattr(config, name, default)
-        given_length = kwargs.get("max_length") or getattr(generation_config or self.generation_config, "max_length", None)
+        given_length = kwargs.get("max_length") or getattr(
+            generation_config or self.generation_config, "max_length", None
+        )
         if isinstance(generation_config, GenerationConfig) and kwargs:
             raise ValueError(f"Give generation_config or settings by name, not both: {sorted(kwargs)}.")
         settings, unused = super()._prepare_generation_config(generation_config, **kwargs)
@@ -173,7 +182,9 @@ class FreezeOmniGenerationMixin:
             settings.max_length = given_length
             settings.max_new_tokens = None if given_length else DEFAULT_MAX_NEW_TOKENS
         if (settings.num_beams or 1) > 1:
-            raise ValueError(f"num_beams={settings.num_beams}: beam search is not supported; use 1, greedy or sampled.")
+            raise ValueError(
+                f"num_beams={settings.num_beams}: beam search is not supported; use 1, greedy or sampled."
+            )
         return settings, unused
 
     def _wants_sound(self, mode: str | None, audio_streamer: Any) -> bool:
@@ -242,7 +253,10 @@ class FreezeOmniGenerationMixin:
                 exclusive = ExclusiveTopPLogitsWarper(settings.top_p)
             settings.top_p = None
         processors = self._get_logits_processor(
-            settings, input_ids_seq_length=length, logits_processor=logits_processor or LogitsProcessorList(), device=device
+            settings,
+            input_ids_seq_length=length,
+            logits_processor=logits_processor or LogitsProcessorList(),
+            device=device,
         )
         if exclusive is not None:
             processors.append(exclusive)

@@ -46,9 +46,11 @@ class StreamCache:
     def to(self, *args: Any, **kwargs: Any) -> Self:
         """The same cache on another device or in another floating-point type."""
         return self._map(
-            lambda tensor: tensor.to(*args, **kwargs)
-            if tensor.is_floating_point()
-            else tensor.to(*[a for a in args if not isinstance(a, torch.dtype)], **_without_dtype(kwargs))
+            lambda tensor: (
+                tensor.to(*args, **kwargs)
+                if tensor.is_floating_point()
+                else tensor.to(*[a for a in args if not isinstance(a, torch.dtype)], **_without_dtype(kwargs))
+            )
         )
 
     def state_dict(self) -> dict[str, Tensor]:

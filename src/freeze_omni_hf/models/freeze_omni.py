@@ -563,4 +563,9 @@ def write_remote_code_stub(folder: str | os.PathLike) -> None:
     path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
 
 
-__all__ = ["FreezeOmniAudioOutput", "FreezeOmniForConditionalGeneration", "FreezeOmniOutput", "FreezeOmniPreTrainedModel"]
+__all__ = [
+    "FreezeOmniAudioOutput",
+    "FreezeOmniForConditionalGeneration",
+    "FreezeOmniOutput",
+    "FreezeOmniPreTrainedModel",
+]

@@ -99,18 +99,27 @@ class _Writer:
         return self.keys[layer_idx][:, :, :end], self.values[layer_idx][:, :, :end]
 
 
-class _Joiner:
-    """The differentiable counterpart: keys and values of the prefix stand before those of each layer's own input."""
+class _Collector:
+    """The differentiable counterpart for the prefix: keeps the keys and values of each layer."""
 
     def __init__(self):
-        self.layers: dict[int, tuple[Tensor, Tensor]] = {}
+        self.layers: list[tuple[Tensor, Tensor]] = []
 
     def update(self, key: Tensor, value: Tensor, layer_idx: int, *args, **kwargs) -> tuple[Tensor, Tensor]:
-        if layer_idx in self.layers:
-            past_key, past_value = self.layers[layer_idx]
-            key, value = torch.cat((past_key, key), dim=2), torch.cat((past_value, value), dim=2)
-        self.layers[layer_idx] = (key, value)
+        self.layers.append((key, value))
         return key, value
+
+
+class _Joiner:
+    """Puts the collected prefix before each layer's own keys and values; it may be asked again when a checkpointed
+    layer is recomputed."""
+
+    def __init__(self, prefix: list[tuple[Tensor, Tensor]]):
+        self.prefix = prefix
+
+    def update(self, key: Tensor, value: Tensor, layer_idx: int, *args, **kwargs) -> tuple[Tensor, Tensor]:
+        past_key, past_value = self.prefix[layer_idx]
+        return torch.cat((past_key, key), dim=2), torch.cat((past_value, value), dim=2)
 
 
 class FreezeOmniSpeechDecoder(PreTrainedModel):
@@ -196,12 +205,12 @@ class FreezeOmniSpeechDecoder(PreTrainedModel):
             ~visible, torch.finfo(dtype).min
         )
 
-    def _run(
-        self, layers: nn.ModuleList, hidden: Tensor, positions: Tensor, mask: Tensor | None, past=None
-    ) -> Tensor:
+    def _run(self, layers: nn.ModuleList, hidden: Tensor, positions: Tensor, mask: Tensor | None, past=None) -> Tensor:
         rotary = self._rotary(positions)
         for layer in layers:
-            hidden = layer(hidden, attention_mask=mask, position_embeddings=rotary, past_key_values=past)
+            # Gradient checkpointing would lose a keyword called past_key_values, and what a collector keeps.
+            call = nn.Module.__call__ if isinstance(past, _Collector) else type(layer).__call__
+            hidden = call(layer, hidden, mask, None, past, position_embeddings=rotary)
         return hidden
 
     def pre_network(self, text: Tensor, text_mask: Tensor | None = None) -> Tensor:
@@ -245,20 +254,20 @@ class FreezeOmniSpeechDecoder(PreTrainedModel):
         batch, count = labels.shape
         lengths = (labels >= 0).sum(dim=1)
         steps = torch.arange(count + 1, device=labels.device)
-        targets = F.pad(labels, (0, 1), value=-100).masked_fill(
-            steps == lengths[:, None], config.eos_speech_token_id
-        )
+        targets = F.pad(labels, (0, 1), value=-100).masked_fill(steps == lengths[:, None], config.eos_speech_token_id)
         tokens = labels.masked_fill(labels < 0, config.pad_speech_token_id)
         speech = self.embedding(F.pad(tokens, (1, 0), value=config.bos_speech_token_id))
 
         start = self.embedding.weight[config.text_start_token_id].expand(batch, 1, -1)
         text = torch.cat((start, self.pre_network(text, text_mask)), dim=1)
         text_mask = F.pad(text_mask, (1, 0), value=True)
-        past, prefix_valid = _Joiner(), text_mask[:, :0]
+        past, prefix_valid = None, text_mask[:, :0]
         if prefix_embeds is not None and config.use_prefix:
             prefix, prefix_valid = self._masked_rows(prefix_embeds, prefix_mask, self.prefix_rows)
             mask = self._attention_mask(prefix_valid, prefix.shape[1])
-            self._run(self.prefix_layers, prefix, _arange(prefix), mask, past)
+            collector = _Collector()
+            self._run(self.prefix_layers, prefix, _arange(prefix), mask, collector)
+            past = _Joiner(collector.layers)
 
         rows = torch.cat((prefix_valid, text_mask), dim=1)
         speech_valid = steps <= lengths[:, None]

@@ -443,9 +443,7 @@ class FreezeOmniSpeechEncoder(FreezeOmniSpeechEncoderPreTrainedModel):
         limit = chunk_size * (self.config.max_positions // chunk_size) - window
         return (seen % limit - window).clamp(min=0)
 
-    def _released_index(
-        self, length: int, chunk_size: int, left_chunks: int, device: torch.device
-    ) -> Tensor:
+    def _released_index(self, length: int, chunk_size: int, left_chunks: int, device: torch.device) -> Tensor:
         """(1, 1, length, length) position of each key as the released rule counts it from each query's chunk."""
         keys = torch.arange(length, device=device)
         chunk = keys // chunk_size

@@ -1,0 +1,135 @@
+# Copyright 2026 The freeze-omni-hf team. Licensed under the Apache License, Version 2.0.
+"""Adapters of all released kinds, and the state head."""
+
+import pytest
+import torch
+from golden_data import CHECKPOINTS, facts, prefixed, tensors
+
+from freeze_omni_hf.configuration import FreezeOmniAdapterConfig
+from freeze_omni_hf.conversion import released
+from freeze_omni_hf.models import AdapterCache, FreezeOmniAdapter, StateHead
+from freeze_omni_hf.models.adapter import ANSWER, IGNORE, LISTEN
+
+
+UNITS = {
+    "cnn": {"adapter_type": "cnn"},
+    "linear": {"adapter_type": "linear"},
+    "sub2": {"num_convs": 2},
+    "sub1_layer_gelu": {"norm": "layer", "hidden_act": "gelu"},
+    "sub1_batch_relu": {"norm": "batch", "hidden_act": "relu"},
+}
+
+
+def unit_adapter(name: str) -> tuple[FreezeOmniAdapter, dict]:
+    unit = prefixed(f"unit.adapter.{name}.")
+    weights = {key[len("state.") :]: value for key, value in unit.items() if key.startswith("state.")}
+    kernel = weights.get("conv1d2.weight", torch.zeros(1, 1, 3)).shape[-1]
+    config = FreezeOmniAdapterConfig(
+        input_size=unit["x"].shape[-1], output_size=unit["out"].shape[-1], kernel_size=kernel, **UNITS[name]
+    )
+    adapter = FreezeOmniAdapter(config).eval()
+    prefix = "adapter."
+    adapter.load_state_dict(
+        {released.audio_name(f"adpter.{key}", config)[len(prefix) :]: value for key, value in weights.items()}
+    )
+    return adapter, unit
+
+
+@pytest.mark.parametrize("name", UNITS)
+@torch.no_grad()
+def test_reference_batch(name):
+    adapter, unit = unit_adapter(name)
+    mask = unit["mask"][:, 0]
+    output = adapter(unit["x"].masked_fill(~mask.unsqueeze(-1), 7.0), mask)
+    assert torch.equal(output.attention_mask, unit["out_mask"][:, 0])
+    valid = output.attention_mask
+    torch.testing.assert_close(output.last_hidden_state[valid], unit["out"][valid], atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("name", [name for name in UNITS if name.startswith("sub")])
+@torch.no_grad()
+def test_reference_stream(name):
+    adapter, unit = unit_adapter(name)
+    cache, outputs = None, []
+    for piece in unit["x"][:1, :10].split([4, 4, 2], dim=1):
+        output = adapter(piece, cache=cache, use_cache=True)
+        outputs.append(output.last_hidden_state)
+        cache = output.cache
+    torch.testing.assert_close(torch.cat(outputs, 1), unit["stream_4_4_2"], atol=1e-4, rtol=0)
+    released_order = [unit[f"stream_cache.{index}"] for index in range(len(adapter.convs))]
+    for found, expected in zip(reversed(cache.inputs), released_order, strict=True):
+        torch.testing.assert_close(found, expected, atol=1e-4, rtol=0)
+
+
+@torch.no_grad()
+def test_reference_model():
+    settings = released.load_train_settings(CHECKPOINTS / "audiollm/train.yaml")
+    golden = tensors()
+    width = golden["adapter.out_chunks"].shape[-1]
+    config = released.adapter_config(settings["model_conf"], golden["encoder.out_chunks"].shape[-1], width)
+    adapter = FreezeOmniAdapter(config).eval()
+    weights = released.load_pickle(CHECKPOINTS / "audiollm/final.pt")
+    adapter.load_state_dict(
+        {
+            released.audio_name(name, config)[len("adapter.") :]: value.float() if value.is_floating_point() else value
+            for name, value in weights.items()
+            if name.startswith("adpter.")
+        },
+        strict=False,
+    )
+    cache = None
+    for chunk, expected in zip(golden["encoder.out_chunks"], golden["adapter.out_chunks"], strict=True):
+        output = adapter(chunk[None], cache=cache, use_cache=True)
+        cache = output.cache
+        torch.testing.assert_close(output.last_hidden_state[0], expected, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("name", UNITS)
+@torch.no_grad()
+def test_stream_and_batch_equal_offline_rows(name):
+    adapter, unit = unit_adapter(name)
+    torch.manual_seed(0)
+    features = torch.randn(2, 24, unit["x"].shape[-1])
+    offline = adapter(features).last_hidden_state
+    for size in (2, 4, 8):
+        cache, outputs = None, []
+        for piece in features.split(size, dim=1):
+            output = adapter(piece, cache=cache, use_cache=True)
+            outputs.append(output.last_hidden_state)
+            cache = output.cache
+        torch.testing.assert_close(torch.cat(outputs, 1), offline, atol=1e-5, rtol=0)
+    swapped = AdapterCache.cat([cache.select([1]), cache.select([0])])
+    more = torch.randn(2, 4, features.shape[-1])
+    torch.testing.assert_close(
+        adapter(more.flip(0), cache=swapped).last_hidden_state.flip(0),
+        adapter(more, cache=cache).last_hidden_state,
+        atol=1e-5,
+        rtol=0,
+    )
+    mask = torch.ones(2, 24)
+    mask[1, 13:] = 0
+    padded = adapter(features, mask)
+    alone = adapter(features[1:, :13]).last_hidden_state[0]
+    torch.testing.assert_close(padded.last_hidden_state[1, : len(alone)], alone, atol=1e-5, rtol=0)
+    assert int(padded.attention_mask[1].sum()) == len(alone) == int(adapter.output_lengths(torch.tensor(13)))
+
+
+def test_wrong_width_is_named():
+    adapter, _ = unit_adapter("linear")
+    with pytest.raises(ValueError, match="takes width"):
+        adapter(torch.zeros(1, 3, 5))
+
+
+def test_reference_state_probabilities_and_decisions():
+    golden = tensors()
+    names = sorted(name for name in golden if name.startswith("llm.listen.") and name.endswith("state_logits"))
+    logits = torch.stack([golden[name][0, -1] for name in names])
+    torch.testing.assert_close(StateHead.probabilities(logits), golden["state.prob_last"], atol=1e-5, rtol=0)
+    words = {LISTEN: "cl", ANSWER: "ss", IGNORE: "el"}
+    assert [words[int(state)] for state in StateHead.predict(logits)] == facts()["state.predicted"]
+
+
+def test_state_threshold():
+    logits = torch.log(torch.tensor([0.3, 0.6, 0.1, 9.0]))
+    assert int(StateHead.predict(logits)) == ANSWER
+    assert int(StateHead.predict(logits, threshold=0.7)) == LISTEN
