@@ -13,7 +13,6 @@ from time import perf_counter
 from typing import Any
 
 import numpy as np
-import soundfile
 import texts
 import torch
 from transformers import PreTrainedConfig, TextStreamer
@@ -26,7 +25,7 @@ from freeze_omni_hf import (
     generate_in_thread,
 )
 from freeze_omni_hf.embedded import is_untrained
-from freeze_omni_hf.processing import load_audio
+from freeze_omni_hf.processing import AudioError, AudioTooLongError, load_audio
 
 
 logger = logging.getLogger(__name__)
@@ -311,21 +310,16 @@ def read_question(path: str | None, sampling_rate: int) -> np.ndarray:
     if not path or not Path(path).is_file():
         raise SpaceError(texts.NO_AUDIO)
     try:
-        seconds = soundfile.info(path).duration
-    except soundfile.SoundFileError:
-        seconds = 0.0  # the reader below may know the format, or says why not
-    if seconds > MAX_SECONDS:
-        raise SpaceError(texts.TOO_LONG.format(seconds=seconds, limit=MAX_SECONDS))
-    try:
-        samples = np.asarray(load_audio(path, sampling_rate=sampling_rate), dtype=np.float32)
-    except Exception as error:  # decoders raise whatever the broken bytes lead to
-        raise SpaceError(texts.UNREADABLE.format(reason=_one_line(error))) from error
+        samples = load_audio(path, sampling_rate=sampling_rate, max_seconds=MAX_SECONDS)
+    except AudioTooLongError as error:
+        raise SpaceError(texts.TOO_LONG.format(limit=MAX_SECONDS)) from error
+    except AudioError as error:
+        logger.info("Unreadable: %s", error)  # with the server's own path, which is not for the page
+        raise SpaceError(texts.UNREADABLE) from error
     seconds = len(samples) / sampling_rate
-    if seconds > MAX_SECONDS:
-        raise SpaceError(texts.TOO_LONG.format(seconds=seconds, limit=MAX_SECONDS))
     if seconds < MIN_SECONDS:
         raise SpaceError(texts.TOO_SHORT.format(seconds=seconds))
-    if not np.sqrt(np.mean(np.square(samples, dtype=np.float64))) >= SILENT_RMS:  # not: a NaN is no sound either
+    if np.sqrt(np.mean(np.square(samples, dtype=np.float64))) < SILENT_RMS:
         raise SpaceError(texts.SILENCE)
     return samples
 

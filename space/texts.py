@@ -23,8 +23,8 @@ NO_AUDIO = (
 )
 SILENCE = "Nothing was heard: the recording is silent. Check that the right microphone is chosen and not muted."
 TOO_SHORT = "The recording is too short: {seconds:.2f} s. Speak a whole question."
-TOO_LONG = "The recording is too long: {seconds:.0f} s. A question may have up to {limit:.0f} s."
-UNREADABLE = "The file cannot be read as sound ({reason}). WAV, FLAC, MP3 and OGG work."
+TOO_LONG = "The recording is too long. A question may last up to {limit:.0f} s."
+UNREADABLE = "The file cannot be read as sound. WAV, FLAC, MP3 and OGG work."
 GONE = "A recording of this conversation is no longer on the server. Start a new conversation."
 NO_MODEL = "No model is loaded. Choose one under “Model”."
 NOT_LOADED = "The model {name} could not be loaded: {reason}"
@@ -39,6 +39,8 @@ NO_TEXT = "*The model ended its answer at once.*"
 LOADING = "Loading {name} …"
 IN_USE = "In use: **{name}**, {millions:.0f} M parameters with its LLM, on {device}{voice}."
 TEXT_ONLY = "; it has no voice and answers with text alone"
+MODEL_HINT = "folder or Hub id; empty: the embedded one"
+LLM_HINT = "folder or Hub id; empty: the checkpoint's own"
 NO_TIMES = "The time of each part appears here after an answer."
 
 MICROPHONE_REFUSED = "The browser refused the microphone. Allow it for this page in the address bar, or upload a file."
@@ -84,6 +86,15 @@ def timing_table(timings: dict[str, float], sound_seconds: float) -> str:
 
 def _row(name: str, value: str, note: str, kind: str = "") -> str:
     return f'<tr class="{kind}"><th scope="row">{name}</th><td>{value}</td><td>{note}</td></tr>'
+
+
+def microphone_notice() -> str:
+    """HTML of the hidden box that microphone.js fills where the microphone does not start."""
+    return (
+        f'<div id="fo-microphone-notice" class="fo-banner" role="alert" hidden '
+        f'data-refused="{escape(MICROPHONE_REFUSED)}" data-missing="{escape(MICROPHONE_MISSING)}" '
+        f'data-insecure="{escape(MICROPHONE_INSECURE)}"></div>'
+    )
 
 
 def banner(text: str) -> str:

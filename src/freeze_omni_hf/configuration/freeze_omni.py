@@ -1,6 +1,7 @@
 # Copyright 2026 The freeze-omni-hf team. Licensed under the Apache License, Version 2.0.
 """Configuration of the whole model: one sub-config a part, and the frozen LLM by reference."""
 
+import copy
 from typing import ClassVar
 
 from transformers import AutoConfig, PreTrainedConfig
@@ -67,6 +68,9 @@ class FreezeOmniConfig(PreTrainedConfig):
     initializer_range: float = 0.02
 
     def __post_init__(self, **kwargs):
+        if isinstance(self.text_config, PreTrainedConfig):
+            # A loaded LLM keeps its configuration to itself: building the model would change its attention.
+            self.text_config = copy.deepcopy(self.text_config)
         super().__post_init__(**kwargs)
         text = self.get_text_config()
         _refuse_mismatch(
