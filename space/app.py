@@ -41,17 +41,21 @@ MONO = ("ui-monospace", "monospace")
 THEME = gr.themes.Base(primary_hue="teal", secondary_hue="teal", neutral_hue="slate", font=FONT, font_mono=MONO)
 CSS = """
 .gradio-container { max-width: 1120px !important; margin: 0 auto; }
-.fo-banner { padding: .6rem .9rem; border-radius: 8px; border: 1px solid #f59e0b; background: #fef3c7;
+.fo-banner { padding: .5rem .8rem; border-radius: 8px; border: 1px solid #f59e0b; background: #fef3c7;
   color: #78350f; line-height: 1.4; }
-.fo-times { width: 100%; border-collapse: collapse; font-size: .875rem; table-layout: fixed; }
-.fo-times th { text-align: left; font-weight: 400; width: 38%; padding: .2rem 0; }
-.fo-times td:nth-child(2) { text-align: right; width: 24%; white-space: nowrap; padding-right: .8rem;
+.block:has(#fo-microphone[hidden]) { display: none !important; }
+.gradio-container .html-container { padding: 0 !important; }
+#fo-buttons button { padding-inline: .4rem; white-space: nowrap; }
+#fo-chat button[aria-label="Share"] { display: none; }
+#fo-times table { width: 100%; margin: 0; border: 0 !important; border-collapse: collapse; table-layout: fixed; font-size: .875rem; }
+#fo-times tr, #fo-times th, #fo-times td { border: 0; padding: .2rem 0; background: none; line-height: 1.3; }
+#fo-times th { width: 8.5rem; text-align: left; font-weight: 400; }
+#fo-times td:nth-child(2) { width: 4.8rem; padding-right: .8rem; text-align: right; white-space: nowrap;
   font-variant-numeric: tabular-nums; }
-.fo-times td:nth-child(3) { color: var(--body-text-color-subdued); font-size: .75rem; }
-.fo-times tr { border: 0; }
-.fo-event:not(.fo-event ~ .fo-event) > * { border-top: 1px solid var(--border-color-primary); }
+#fo-times td:nth-child(3) { color: var(--body-text-color-subdued); font-size: .75rem; }
+#fo-times .fo-rule > * { border-top: 1px solid var(--border-color-primary); }
 .fo-bar { display: block; height: .6rem; min-width: 2px; border-radius: 3px; background: var(--primary-500); }
-.fo-hint { color: var(--body-text-color-subdued); font-size: .875rem; margin: 0; }
+.fo-hint { margin: 0 !important; color: var(--body-text-color-subdued); font-size: .875rem; }
 """
 HEAD = f"<script>{(HERE / 'microphone.js').read_text()}</script>"
 
@@ -73,27 +77,27 @@ def create_app(engine: Engine, model: str = "", llm: str = "", streaming: bool |
     try:
         first = engine.load(model, llm)
         choice, settings = (model, llm), first.settings
-        status, notice = first.describe(), UNTRAINED_NOTICE if first.untrained else ""
+        status, warning = first.describe(), UNTRAINED_NOTICE if first.untrained else ""
     except SpaceError as error:
-        choice, settings, status, notice = None, Settings(), str(error), str(error)
+        choice, settings, status, warning = None, Settings(), str(error), str(error)
 
     with gr.Blocks(title=texts.TITLE, delete_cache=(3600, DAY), analytics_enabled=False) as page:
         turns_state, pending_state, choice_state = gr.State([]), gr.State(None), gr.State(choice)
         gr.Markdown(f"# {texts.TITLE}\n{texts.INTRO}")
-        banner = gr.HTML(texts.banner(notice), visible=bool(notice), elem_id="fo-banner")
+        banner = gr.HTML(texts.banner(warning), visible=bool(warning), padding=False, elem_id="fo-banner")
         with gr.Row():
             with gr.Column(scale=3, min_width=320):
                 chat = gr.Chatbot(
                     label="Conversation",
                     placeholder=texts.CHAT_PLACEHOLDER,
-                    height=420,
+                    height=360,
                     layout="bubble",
                     buttons=[],
                     feedback_options=None,
                     elem_id="fo-chat",
                 )
                 question = gr.Audio(
-                    label="Your question (it is sent when the recording stops)",
+                    label="Question (sent when the recording stops)",
                     sources=["microphone", "upload"],
                     type="filepath",
                     buttons=[],
@@ -101,10 +105,11 @@ def create_app(engine: Engine, model: str = "", llm: str = "", streaming: bool |
                     elem_id="fo-question",
                 )
                 gr.HTML(texts.microphone_notice(), padding=False)
-                with gr.Row():
+                notice = gr.HTML(visible=False, padding=False, elem_id="fo-notice")
+                with gr.Row(elem_id="fo-buttons"):
                     ask = gr.Button("Ask", variant="primary", min_width=80, elem_id="fo-ask")
                     stop = gr.Button("Stop", variant="stop", min_width=80, elem_id="fo-stop")
-                    clear = gr.Button("New conversation", min_width=80, elem_id="fo-clear")
+                    clear = gr.Button("Start over", min_width=80, elem_id="fo-clear")
                 examples = example_questions()
                 if examples:
                     gr.Examples(
@@ -122,8 +127,7 @@ def create_app(engine: Engine, model: str = "", llm: str = "", streaming: bool |
                     buttons=[] if streaming else ["download"],
                     elem_id="fo-player",
                 )
-                with gr.Group():
-                    times = gr.HTML(texts.timing_table({}, 0.0), elem_id="fo-times", padding=True)
+                times = gr.HTML(texts.timing_table({}, 0.0), padding=False, elem_id="fo-times")
                 controls = _controls(settings)
                 with gr.Accordion("Model", open=choice is None):
                     name = gr.Textbox(model, label="Checkpoint", placeholder=texts.MODEL_HINT)
@@ -131,7 +135,9 @@ def create_app(engine: Engine, model: str = "", llm: str = "", streaming: bool |
                     load = gr.Button("Load", size="sm", elem_id="fo-load")
                     loaded_status = gr.Markdown(status, elem_id="fo-status")
 
-        def begin(recording: str | None, turns: list[Turn], chosen: tuple[str, str] | None, request: gr.Request):
+        def begin(
+            request: gr.Request, recording: str | None, turns: list[Turn], chosen: tuple[str, str] | None
+        ) -> dict:
             """Check the question, take a place in the line and show the question."""
             try:
                 if chosen is None:
@@ -139,17 +145,22 @@ def create_app(engine: Engine, model: str = "", llm: str = "", streaming: bool |
                 read_question(recording, 16000)
                 line.enter(request.session_hash)
             except SpaceError as error:
-                gr.Warning(str(error))
-                return {pending_state: None}
-            shown = as_chat([*turns, Turn(recording)])
-            return {pending_state: recording, chat: shown, question: None, times: texts.timing_table({}, 0.0)}
+                return {pending_state: None, notice: show_notice(str(error))}
+            return {
+                pending_state: recording,
+                chat: as_chat([*turns, Turn(recording)]),
+                question: None,
+                player: None,
+                notice: show_notice(""),
+                times: texts.timing_table({}, 0.0),
+            }
 
         def answer(
+            request: gr.Request,
             recording: str | None,
             turns: list[Turn],
             chosen: tuple[str, str] | None,
             *values: Any,
-            request: gr.Request,
         ) -> Iterator[dict]:
             """Answer the pending question, step by step."""
             if recording is None:
@@ -175,12 +186,15 @@ def create_app(engine: Engine, model: str = "", llm: str = "", streaming: bool |
                 finally:
                     steps.close()
             except SpaceError as error:
-                gr.Warning(str(error))
-                yield {chat: as_chat(turns), pending_state: None}
+                yield {chat: as_chat(turns), pending_state: None, notice: show_notice(str(error))}
                 return
             finally:
                 line.leave(visitor)
-            turn.text = turn.text.strip() or (texts.NO_TEXT if done else texts.STOPPED)
+            turn.text = turn.text.strip()
+            if not done:
+                turn.note = texts.STOPPED
+            elif not turn.text:
+                turn.note = texts.NO_TEXT
             sound = joined(sounds)
             if len(sound):
                 turn.sound = save_sound(as_wav(sound, rate), chat.GRADIO_CACHE)
@@ -192,10 +206,14 @@ def create_app(engine: Engine, model: str = "", llm: str = "", streaming: bool |
                 update[player] = turn.sound
             yield update
 
+        def stop_answer(request: gr.Request) -> None:
+            """End the visitor's answer, and with it (by returning None) the sound that is heard."""
+            line.stop(request.session_hash)
+
         def restart(request: gr.Request):
             """An empty conversation."""
             line.stop(request.session_hash)
-            return [], [], None, None, texts.timing_table({}, 0.0)
+            return [], [], None, None, texts.timing_table({}, 0.0), show_notice("")
 
         def change_model(name: str, llm: str, chosen: tuple[str, str] | None):
             """Load another model; the old one stays where that fails."""
@@ -204,14 +222,13 @@ def create_app(engine: Engine, model: str = "", llm: str = "", streaming: bool |
                 loaded = engine.load(name, llm)
             except SpaceError as error:
                 message = str(error) if chosen is None else texts.OLD_MODEL_KEPT.format(error=error)
-                gr.Warning(message)
                 yield {loaded_status: message}
                 return
             warning = UNTRAINED_NOTICE if loaded.untrained else ""
             yield {
                 loaded_status: loaded.describe(),
                 choice_state: (name, llm),
-                banner: gr.HTML(texts.banner(warning), visible=bool(warning)),
+                banner: show_notice(warning),
                 # The system prompt is the visitor's; the rest follows the model.
                 **dict(zip(controls[1:], astuple(loaded.settings)[1:], strict=True)),
             }
@@ -220,24 +237,25 @@ def create_app(engine: Engine, model: str = "", llm: str = "", streaming: bool |
             [ask.click, question.stop_recording],
             begin,
             [question, turns_state, choice_state],
-            [pending_state, chat, question, times],
+            [pending_state, chat, question, player, times, notice],
             queue=False,
             show_progress="hidden",
             api_visibility="private",
         ).then(
             answer,
             [pending_state, turns_state, choice_state, *controls],
-            [chat, player, times, turns_state, pending_state],
+            [chat, player, times, turns_state, pending_state, notice],
             concurrency_id="model",
             concurrency_limit=1,
             show_progress="hidden",
             api_visibility="private",
         )
-        stop.click(_stopper(line), queue=False, api_visibility="private")
-        page.unload(_stopper(line))
-        clear.click(
+        stop.click(stop_answer, outputs=player, queue=False, show_progress="hidden", api_visibility="private")
+        page.unload(stop_answer)
+        gr.on(
+            [clear.click, chat.clear],
             restart,
-            outputs=[turns_state, chat, question, player, times],
+            outputs=[turns_state, chat, question, player, times, notice],
             queue=False,
             show_progress="hidden",
             api_visibility="private",
@@ -289,13 +307,6 @@ def _controls(settings: Settings) -> list[gr.components.Component]:
     ]
 
 
-def _stopper(line: Line) -> Callable[[gr.Request], None]:
-    def stop(request: gr.Request) -> None:
-        line.stop(request.session_hash)
-
-    return stop
-
-
 def _on_gpu(function: Callable[..., Iterator]) -> Callable[..., Iterator]:
     """The function on a borrowed GPU where the Space runs on ZeroGPU, else as it is."""
 
@@ -305,13 +316,17 @@ def _on_gpu(function: Callable[..., Iterator]) -> Callable[..., Iterator]:
     return steps if spaces is None else spaces.GPU(duration=GPU_SECONDS)(steps)
 
 
+def show_notice(text: str) -> gr.HTML:
+    """Show a notice, or hide it where there is nothing to say."""
+    return gr.HTML(texts.banner(text), visible=bool(text))
+
+
 def as_chat(turns: list[Turn]) -> list[dict[str, Any]]:
     """A conversation as the messages of a `gr.Chatbot`."""
     messages: list[dict[str, Any]] = []
     for turn in turns:
         messages.append({"role": "user", "content": {"path": turn.question}})
-        if turn.text:
-            messages.append({"role": "assistant", "content": turn.text})
+        messages += [{"role": "assistant", "content": words} for words in (turn.text, turn.note) if words]
         if turn.sound:
             messages.append({"role": "assistant", "content": {"path": turn.sound}})
     return messages

@@ -87,11 +87,12 @@ class Settings:
 
 @dataclass
 class Turn:
-    """A question and its answer: paths of the sounds, and the answer's text."""
+    """A question and its answer: paths of the sounds, the answer's text, and a note that the model does not read."""
 
     question: str
     text: str = ""
     sound: str | None = None
+    note: str = ""
 
 
 @dataclass
@@ -176,6 +177,9 @@ class Engine:
     def _load(self, name: str, llm: str) -> LoadedModel:
         try:
             place = os.path.expanduser(name) if name else str(embedded_checkpoint())
+            # No Hub id begins like a path or has two slashes.
+            if (place.startswith((".", "/")) or place.count("/") > 1) and not Path(place).is_dir():
+                raise ValueError(texts.NO_FOLDER)
             found = PreTrainedConfig.get_config_dict(place)[0].get("model_type")
             if found != FreezeOmniForConditionalGeneration.config_class.model_type:
                 raise ValueError(texts.NOT_OURS.format(found=found))

@@ -2,7 +2,7 @@
 // Says why the microphone does not start; Gradio itself stays silent about it. The words are attributes of the box.
 (() => {
   const show = (reason) => {
-    const box = document.querySelector("#fo-microphone-notice");
+    const box = document.querySelector("#fo-microphone");
     if (!box) return;
     box.textContent = reason ? box.dataset[reason] : "";
     box.hidden = !reason;

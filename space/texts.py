@@ -27,10 +27,11 @@ TOO_LONG = "The recording is too long. A question may last up to {limit:.0f} s."
 UNREADABLE = "The file cannot be read as sound. WAV, FLAC, MP3 and OGG work."
 GONE = "A recording of this conversation is no longer on the server. Start a new conversation."
 NO_MODEL = "No model is loaded. Choose one under “Model”."
-NOT_LOADED = "The model {name} could not be loaded: {reason}"
+NOT_LOADED = "The model {name} could not be loaded: {reason}."
 OLD_MODEL_KEPT = "{error} The model before it is still in use."
+NO_FOLDER = "there is no such folder"
 NOT_OURS = "its config.json says model_type {found!r}, not 'freeze_omni'"
-FAILED = "The answer could not be made: {reason}"
+FAILED = "The answer could not be made: {reason}."
 OUT_OF_MEMORY = "the device is out of memory; ask for fewer tokens or start a new conversation"
 STILL_ANSWERING = "The last question is still being answered. Stop it first."
 BUSY = "Too many people are asking right now ({count} in line). Try again in a minute."
@@ -55,7 +56,7 @@ _PARTS = {
     "speech_decoder": "Speech decoder",
     "codec": "Codec",
 }
-_EVENTS = {"first_text": "First text", "first_sound": "First sound"}
+_EVENTS = {"first_text": "Until first text", "first_sound": "Until first sound"}
 
 
 def timing_table(timings: dict[str, float], sound_seconds: float) -> str:
@@ -74,24 +75,26 @@ def timing_table(timings: dict[str, float], sound_seconds: float) -> str:
             share = 100 * timings[part] / total if total else 0
             bar = f'<span class="fo-bar" style="width:{share:.1f}%"></span>'
             rows.append(_row(words, f"{1000 * timings[part]:,.0f} ms", bar))
+    parts = len(rows)
     for event, words in _EVENTS.items():
         if event in timings:
             after = timings.get("features", 0.0) + timings[event]
-            rows.append(_row(words, f"{1000 * after:,.0f} ms", "after the question", "fo-event"))
+            rows.append(_row(words, f"{1000 * after:,.0f} ms", "", len(rows) == parts))
     if sound_seconds > 0:
-        note = f"{total:.2f} s for {sound_seconds:.2f} s of sound"
-        rows.append(_row("Real-time factor", f"{total / sound_seconds:.2f}", note, "fo-event"))
-    return f'<table class="fo-times"><tbody>{"".join(rows)}</tbody></table>'
+        note = f"{total:.1f} s for {sound_seconds:.1f} s"
+        rows.append(_row("Real-time factor", f"{total / sound_seconds:.2f}", note))
+    return f"<table><tbody>{''.join(rows)}</tbody></table>"
 
 
-def _row(name: str, value: str, note: str, kind: str = "") -> str:
-    return f'<tr class="{kind}"><th scope="row">{name}</th><td>{value}</td><td>{note}</td></tr>'
+def _row(name: str, value: str, note: str, ruled: bool = False) -> str:
+    kind = ' class="fo-rule"' if ruled else ""
+    return f'<tr{kind}><th scope="row">{name}</th><td>{value}</td><td>{note}</td></tr>'
 
 
 def microphone_notice() -> str:
     """HTML of the hidden box that microphone.js fills where the microphone does not start."""
     return (
-        f'<div id="fo-microphone-notice" class="fo-banner" role="alert" hidden '
+        f'<div id="fo-microphone" class="fo-banner" role="alert" hidden '
         f'data-refused="{escape(MICROPHONE_REFUSED)}" data-missing="{escape(MICROPHONE_MISSING)}" '
         f'data-insecure="{escape(MICROPHONE_INSECURE)}"></div>'
     )

@@ -31,8 +31,8 @@ def chat_template_from_released(template: str) -> str:
     end = re.match(r"<[^<>\s]+>|\[[^\[\]\s]+\]", right)
     if end is None or left.count(end.group()) != 1:
         raise ValueError(
-            f"The text after {MARKER}, {right!r}, must start with the end-of-turn mark that also closes the system turn "
-            f"in {left!r}."
+            f"The text after {MARKER}, {right!r}, must start with the end-of-turn mark that also closes the system "
+            f"turn in {left!r}."
         )
     end = end.group()
     system, user_opening = left.split(end)

@@ -189,11 +189,13 @@ class FreezeOmniFeatureExtractor(SequenceFeatureExtractor):
             waiting = torch.nn.functional.pad(waiting, (0, -count % self.chunk_length))
             count = waiting.shape[1] - self.overlap_length
         used = count // self.chunk_length * self.chunk_length
-        features = (
-            self.log_mels(waiting[:, : used + self.overlap_length])
-            if used
-            else waiting.new_zeros(waiting.shape[0], 0, self.feature_size)
-        )
+        # One chunk at a time: a matrix product of another height may round differently, and no frame may depend on how
+        # many samples came with it.
+        chunks = [
+            self.log_mels(waiting[:, start : start + self.overlap_length + self.chunk_length])
+            for start in range(0, used, self.chunk_length)
+        ]
+        features = torch.cat(chunks, dim=1) if chunks else waiting.new_zeros(len(waiting), 0, self.feature_size)
         # A copy: a view would keep every sample of the utterance alive.
         return features, None if final else FeatureCache(waiting[:, used:].clone())
 

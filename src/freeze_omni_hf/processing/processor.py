@@ -1,5 +1,5 @@
 # Copyright 2026 The freeze-omni-hf team. Licensed under the Apache License, Version 2.0.
-"""Conversations of text and sound in, padded batches for the model out; and the model's answers back to text and files."""
+"""Conversations of text and sound become padded batches for the model, its answers become text and sound files."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -157,7 +157,7 @@ class FreezeOmniProcessor(ProcessorMixin):
             padding_side: ``"left"`` for generation, ``"right"`` for training.
             max_length: Ids to pad to with ``padding="max_length"``, placeholders included.
             pad_to_multiple_of: Round the padded length up.
-            return_tensors: ``"pt"``, ``"np"``, or None for lists.
+            return_tensors: ``"pt"``, ``"np"``, or None for ids as lists and features as arrays.
             kwargs: For the tokenizer.
 
         Returns:
