@@ -47,7 +47,8 @@ CSS = """
 .gradio-container .html-container { padding: 0 !important; }
 #fo-buttons button { padding-inline: .4rem; white-space: nowrap; }
 #fo-chat button[aria-label="Share"] { display: none; }
-#fo-times table { width: 100%; margin: 0; border: 0 !important; border-collapse: collapse; table-layout: fixed; font-size: .875rem; }
+#fo-times table { width: 100%; margin: 0; border: 0 !important; border-collapse: collapse; table-layout: fixed;
+  font-size: .875rem; }
 #fo-times tr, #fo-times th, #fo-times td { border: 0; padding: .2rem 0; background: none; line-height: 1.3; }
 #fo-times th { width: 8.5rem; text-align: left; font-weight: 400; }
 #fo-times td:nth-child(2) { width: 4.8rem; padding-right: .8rem; text-align: right; white-space: nowrap;
@@ -58,6 +59,15 @@ CSS = """
 .fo-hint { margin: 0 !important; color: var(--body-text-color-subdued); font-size: .875rem; }
 """
 HEAD = f"<script>{(HERE / 'microphone.js').read_text()}</script>"
+# Of `launch`: the looks, and no server-side rendering (it needs Node.js).
+LAUNCH = {
+    "theme": THEME,
+    "css": CSS,
+    "head": HEAD,
+    "footer_links": [],
+    "max_file_size": "20mb",
+    "ssr_mode": False,
+}
 
 
 def create_app(engine: Engine, model: str = "", llm: str = "", streaming: bool | None = None) -> gr.Blocks:
@@ -143,11 +153,11 @@ def create_app(engine: Engine, model: str = "", llm: str = "", streaming: bool |
                 if chosen is None:
                     raise SpaceError(texts.NO_MODEL)
                 read_question(recording, 16000)
-                line.enter(request.session_hash)
+                ticket = line.enter(request.session_hash)
             except SpaceError as error:
                 return {pending_state: None, notice: show_notice(str(error))}
             return {
-                pending_state: recording,
+                pending_state: (recording, ticket),
                 chat: as_chat([*turns, Turn(recording)]),
                 question: None,
                 player: None,
@@ -157,39 +167,42 @@ def create_app(engine: Engine, model: str = "", llm: str = "", streaming: bool |
 
         def answer(
             request: gr.Request,
-            recording: str | None,
+            pending: tuple[str, int] | None,
             turns: list[Turn],
-            chosen: tuple[str, str] | None,
+            chosen: tuple[str, str],
             *values: Any,
         ) -> Iterator[dict]:
             """Answer the pending question, step by step."""
-            if recording is None:
-                yield {pending_state: None}
+            if pending is None:
+                yield {chat: gr.skip()}
                 return
-            visitor, turn, sounds, done = request.session_hash, Turn(recording), [], None
-            rate = 0
+            visitor, (recording, ticket) = request.session_hash, pending
+            turn, sounds, done, rate = Turn(recording), [], None, 0
             try:
                 rate = sound_rate(engine.load(*chosen))
                 steps = answer_on_gpu(chosen, turns, recording, Settings(*values))
                 try:
-                    while not line.is_stopped(visitor) and (step := next(steps, None)) is not None:
+                    while line.goes_on(visitor, ticket) and (step := next(steps, None)) is not None:
                         if isinstance(step, Answer):
                             done = step
-                            break
-                        turn.text += step.text
-                        update = {chat: as_chat([*turns, turn])}
-                        if step.sound is not None:
-                            sounds.append(step.sound)
-                            if streaming:
-                                update[player] = as_wav(step.sound, rate)
-                        yield update
+                        elif line.goes_on(visitor, ticket):
+                            turn.text += step.text
+                            update = {chat: as_chat([*turns, turn])}
+                            if step.sound is not None:
+                                sounds.append(step.sound)
+                                if streaming:
+                                    update[player] = as_wav(step.sound, rate)
+                            yield update
                 finally:
                     steps.close()
+                if not line.holds(visitor, ticket):  # the visitor has started over
+                    yield {chat: gr.skip()}
+                    return
             except SpaceError as error:
-                yield {chat: as_chat(turns), pending_state: None, notice: show_notice(str(error))}
+                yield {chat: as_chat(turns), notice: show_notice(str(error))}
                 return
             finally:
-                line.leave(visitor)
+                line.leave(visitor, ticket)
             turn.text = turn.text.strip()
             if not done:
                 turn.note = texts.STOPPED
@@ -199,20 +212,24 @@ def create_app(engine: Engine, model: str = "", llm: str = "", streaming: bool |
             if len(sound):
                 turn.sound = save_sound(as_wav(sound, rate), chat.GRADIO_CACHE)
             turns = [*turns, turn]
-            update = {chat: as_chat(turns), turns_state: turns, pending_state: None}
+            update = {chat: as_chat(turns), turns_state: turns}
             if done:
                 update[times] = texts.timing_table(done.timings, len(sound) / rate)
-            if turn.sound and not streaming:
-                update[player] = turn.sound
+                if turn.sound and not streaming:
+                    update[player] = turn.sound
             yield update
 
         def stop_answer(request: gr.Request) -> None:
             """End the visitor's answer, and with it (by returning None) the sound that is heard."""
             line.stop(request.session_hash)
 
+        def leave(request: gr.Request) -> None:
+            """The visitor has closed the page."""
+            line.leave(request.session_hash)
+
         def restart(request: gr.Request):
             """An empty conversation."""
-            line.stop(request.session_hash)
+            line.leave(request.session_hash)
             return [], [], None, None, texts.timing_table({}, 0.0), show_notice("")
 
         def change_model(name: str, llm: str, chosen: tuple[str, str] | None):
@@ -244,14 +261,14 @@ def create_app(engine: Engine, model: str = "", llm: str = "", streaming: bool |
         ).then(
             answer,
             [pending_state, turns_state, choice_state, *controls],
-            [chat, player, times, turns_state, pending_state, notice],
+            [chat, player, times, turns_state, notice],
             concurrency_id="model",
             concurrency_limit=1,
             show_progress="hidden",
             api_visibility="private",
         )
         stop.click(stop_answer, outputs=player, queue=False, show_progress="hidden", api_visibility="private")
-        page.unload(stop_answer)
+        page.unload(leave)
         gr.on(
             [clear.click, chat.clear],
             restart,
@@ -364,16 +381,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--port", type=int, help="default: GRADIO_SERVER_PORT, or the first free one from 7860")
     parser.add_argument("--share", action="store_true", help="a public link through Gradio's servers")
     args = parser.parse_args(argv)
-    create_app(Engine(), args.model, args.llm).launch(
-        server_port=args.port,
-        share=args.share,
-        theme=THEME,
-        css=CSS,
-        head=HEAD,
-        footer_links=[],
-        max_file_size="20mb",
-        ssr_mode=False,
-    )
+    create_app(Engine(), args.model, args.llm).launch(server_port=args.port, share=args.share, **LAUNCH)
 
 
 if __name__ == "__main__":

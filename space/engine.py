@@ -6,6 +6,7 @@ import os
 from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 from queue import Empty, Queue
 from threading import Event, Lock
@@ -264,45 +265,50 @@ class Engine:
 
 
 class Line:
-    """Who is being answered or waits for it: one question a visitor, ``limit`` visitors.
-
-    A visitor's `Event` is set when the answer is no longer wanted.
-    """
+    """Who is being answered or waits for it: one question a visitor, ``limit`` visitors."""
 
     def __init__(self, limit: int):
         self.limit = limit
-        self._stops: dict[str, Event] = {}
+        self._tickets: dict[str, int] = {}
+        self._stopped: set[int] = set()
+        self._numbers = count()
         self._lock = Lock()
 
-    def enter(self, visitor: str) -> None:
-        """Take a place.
+    def enter(self, visitor: str) -> int:
+        """Take a place; returns its ticket.
 
         Raises:
             SpaceError: the line is full, or the visitor is in it already.
         """
         with self._lock:
-            if visitor in self._stops:
+            if visitor in self._tickets:
                 raise SpaceError(texts.STILL_ANSWERING)
-            if len(self._stops) >= self.limit:
-                raise SpaceError(texts.BUSY.format(count=len(self._stops)))
-            self._stops[visitor] = Event()
+            if len(self._tickets) >= self.limit:
+                raise SpaceError(texts.BUSY.format(count=len(self._tickets)))
+            self._tickets[visitor] = next(self._numbers)
+            return self._tickets[visitor]
 
-    def leave(self, visitor: str) -> None:
-        """Give the place back."""
+    def leave(self, visitor: str, ticket: int | None = None) -> None:
+        """Give the place back, whatever the ticket or only with this one; an answer that still runs is for nobody."""
         with self._lock:
-            self._stops.pop(visitor, None)
+            if ticket is None or self._tickets.get(visitor) == ticket:
+                self._stopped.discard(self._tickets.pop(visitor, -1))
 
     def stop(self, visitor: str) -> None:
         """Ask for the end of the visitor's answer."""
         with self._lock:
-            if visitor in self._stops:
-                self._stops[visitor].set()
+            if visitor in self._tickets:
+                self._stopped.add(self._tickets[visitor])
 
-    def is_stopped(self, visitor: str) -> bool:
-        """Whether the visitor's answer should end; also true where the visitor has left."""
+    def holds(self, visitor: str, ticket: int) -> bool:
+        """Whether somebody still waits for what this ticket gets."""
         with self._lock:
-            stop = self._stops.get(visitor)
-        return stop is None or stop.is_set()
+            return self._tickets.get(visitor) == ticket
+
+    def goes_on(self, visitor: str, ticket: int) -> bool:
+        """Whether the answer should go on."""
+        with self._lock:
+            return self._tickets.get(visitor) == ticket and ticket not in self._stopped
 
 
 def read_question(path: str | None, sampling_rate: int) -> np.ndarray:

@@ -79,12 +79,8 @@ def test_generate_gives_the_reference_ids_states_and_logits(converted):
     states = torch.cat([golden[name] for name in names], dim=1)
     hidden = torch.cat([golden[name.replace("state_logits", "hidden")] for name in names], dim=1)
     start = golden["llm.pre.input_ids"].shape[1]
-    torch.testing.assert_close(
-        whole.state_logits[:, start : start + states.shape[1]], states, atol=1e-4, rtol=0
-    )
-    torch.testing.assert_close(
-        whole.last_hidden_state[:, start : start + hidden.shape[1]], hidden, atol=1e-4, rtol=0
-    )
+    torch.testing.assert_close(whole.state_logits[:, start : start + states.shape[1]], states, atol=1e-4, rtol=0)
+    torch.testing.assert_close(whole.last_hidden_state[:, start : start + hidden.shape[1]], hidden, atol=1e-4, rtol=0)
     end = golden["llm.kv_after_listen.k"].shape[3]
     for layer, (keys, values) in enumerate(
         zip(golden["llm.kv_after_listen.k"], golden["llm.kv_after_listen.v"], strict=True)

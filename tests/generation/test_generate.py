@@ -102,7 +102,7 @@ def test_streamed_sound_equals_the_whole(model, inputs):
         torch.testing.assert_close(streamed.audio[row], whole.audio[row], atol=1e-5, rtol=0)
         torch.testing.assert_close(torch.cat(pieces[row]), whole.audio[row], atol=1e-5, rtol=0)
     assert len(pieces[0]) > 2
-    assert 0 < streamed.timings["first_sound"] and {"text", "codec", "speech_decoder"} <= set(streamed.timings)
+    assert streamed.timings["first_sound"] > 0 and {"text", "codec", "speech_decoder"} <= set(streamed.timings)
 
 
 def test_iterators_in_a_thread(model, processor):
@@ -161,8 +161,12 @@ def test_sampling_follows_the_seed_and_the_options(model, inputs):
     three = run(0, num_return_sequences=3)
     assert len(three) == 9 and not torch.equal(three[0], three[1])
     banned = int(greedy[0, inputs["input_ids"].shape[1]])
-    assert banned not in new_ids(model.generate(**inputs, max_new_tokens=8, suppress_tokens=[banned], generation_mode="text"), inputs)
-    penalised = model.generate(**inputs, max_new_tokens=8, generation_mode="text", do_sample=False, repetition_penalty=3.0)
+    assert banned not in new_ids(
+        model.generate(**inputs, max_new_tokens=8, suppress_tokens=[banned], generation_mode="text"), inputs
+    )
+    penalised = model.generate(
+        **inputs, max_new_tokens=8, generation_mode="text", do_sample=False, repetition_penalty=3.0
+    )
     assert penalised.shape == greedy.shape
 
 
@@ -227,7 +231,12 @@ def test_second_turn_on_the_first_turns_cache(model, processor):
     past = output.past_key_values
     mask = torch.ones(1, past.get_seq_length() + more.shape[1], dtype=torch.long)
     found = model.generate(
-        input_ids=more, attention_mask=mask, past_key_values=past, max_new_tokens=5, do_sample=False, generation_mode="text"
+        input_ids=more,
+        attention_mask=mask,
+        past_key_values=past,
+        max_new_tokens=5,
+        do_sample=False,
+        generation_mode="text",
     )
     assert torch.equal(found[:, more.shape[1] :], expected)
 

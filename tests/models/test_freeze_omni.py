@@ -12,7 +12,12 @@ import torch
 from safetensors import safe_open
 from transformers import AutoModel, AutoModelForMultimodalLM
 
-from freeze_omni_hf import FreezeOmniForConditionalGeneration, LanguageModelError, language_model_fingerprint, state_hash
+from freeze_omni_hf import (
+    FreezeOmniForConditionalGeneration,
+    LanguageModelError,
+    language_model_fingerprint,
+    state_hash,
+)
 
 
 AUDIO = 259  # the placeholder's id: one past the tiny vocabulary
@@ -203,7 +208,9 @@ def test_any_llm_attaches(family, width, tmp_path):
     assert torch.equal(again(**inputs).logits, output.logits)
     for key in ("labels",):
         inputs.pop(key)
-    out = model.generate(**inputs, max_new_tokens=6, do_sample=False, return_dict_in_generate=True, speech_max_tokens=20)
+    out = model.generate(
+        **inputs, max_new_tokens=6, do_sample=False, return_dict_in_generate=True, speech_max_tokens=20
+    )
     assert out.sequences.shape[1] == inputs["input_ids"].shape[1] + 6 or 258 in out.sequences
 
 
@@ -282,9 +289,7 @@ class TestForward:
             labels[row, -len(ids) :] = ids
             mask[row, -len(ids) - 2 :] = 1
         output = model(**inputs, teacher_input_ids=teacher, teacher_attention_mask=mask, teacher_labels=labels)
-        logits = [
-            model.language_model(torch.cat((torch.tensor([7, 8]), ids))[None]).logits[0, 1:-1] for ids in answer
-        ]
+        logits = [model.language_model(torch.cat((torch.tensor([7, 8]), ids))[None]).logits[0, 1:-1] for ids in answer]
         where = inputs["labels"][:, 1:] != -100
         student = output.logits[:, :-1][where].log_softmax(-1)
         target = torch.cat(logits).log_softmax(-1)
@@ -320,9 +325,7 @@ class TestForward:
                 use_cache=True,
             )
             states.append(output.state_logits[0])
-        torch.testing.assert_close(
-            torch.cat(states), whole.state_logits[0, start : start + 12], atol=1e-4, rtol=1e-4
-        )
+        torch.testing.assert_close(torch.cat(states), whole.state_logits[0, start : start + 12], atol=1e-4, rtol=1e-4)
 
     def test_placeholders_and_audio_must_match(self):
         model = tiny.model()

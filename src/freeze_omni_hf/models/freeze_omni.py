@@ -235,8 +235,8 @@ class FreezeOmniForConditionalGeneration(FreezeOmniPreTrainedModel, FreezeOmniGe
         finally:
             del self._push_stub
 
-    def export_full(self, save_directory: str | os.PathLike, **kwargs) -> None:
-        """Save speech parts and LLM together, as a folder that needs nothing else."""
+    def export_full(self, save_directory: str | os.PathLike, processor: Any = None, **kwargs) -> None:
+        """Save speech parts and LLM together, with the processor where given: a folder that needs nothing else."""
         if self.language_model is None:
             raise ValueError("There is no LLM to export: attach one with attach_language_model first.")
         ignored, saved = self._keys_to_ignore_on_save, self.config.llm_saved
@@ -245,6 +245,8 @@ class FreezeOmniForConditionalGeneration(FreezeOmniPreTrainedModel, FreezeOmniGe
             self.save_pretrained(save_directory, **kwargs)
         finally:
             self._keys_to_ignore_on_save, self.config.llm_saved = ignored, saved
+        if processor is not None:
+            processor.save_pretrained(save_directory)
 
     def train(self, mode: bool = True) -> "FreezeOmniForConditionalGeneration":
         """Set the speech parts to training mode; the LLM stays in evaluation mode."""
@@ -268,6 +270,18 @@ class FreezeOmniForConditionalGeneration(FreezeOmniPreTrainedModel, FreezeOmniGe
 
     def can_generate(self) -> bool:
         return True
+
+    def compile_steps(self, **kwargs) -> None:
+        """Compile the steady-state steps of live use: the encoder's chunk and the speech decoder's token.
+
+        Shapes are fixed, so the first calls are slow and a new batch size compiles once more.
+
+        Args:
+            kwargs: For ``torch.compile``.
+        """
+        self.speech_encoder.compile_steps(**kwargs)
+        if self.speech_decoder is not None:
+            self.speech_decoder.compile_steps(**kwargs)
 
     # Hearing
 

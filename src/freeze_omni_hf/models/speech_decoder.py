@@ -99,6 +99,18 @@ class _Writer:
         return self.keys[layer_idx][:, :, :end], self.values[layer_idx][:, :, :end]
 
 
+class _StaticWriter:
+    """Writes one place of all reserved room, named by a tensor, and returns the room."""
+
+    def __init__(self, keys: tuple[Tensor, ...], values: tuple[Tensor, ...], place: Tensor):
+        self.keys, self.values, self.place = keys, values, place
+
+    def update(self, key: Tensor, value: Tensor, layer_idx: int, *args, **kwargs) -> tuple[Tensor, Tensor]:
+        self.keys[layer_idx].index_copy_(2, self.place, key)
+        self.values[layer_idx].index_copy_(2, self.place, value)
+        return self.keys[layer_idx], self.values[layer_idx]
+
+
 class _Collector:
     """The differentiable counterpart for the prefix: keeps the keys and values of each layer."""
 
@@ -340,20 +352,35 @@ class FreezeOmniSpeechDecoder(PreTrainedModel):
             tokens: (B,) last speech tokens; the start-of-speech token first.
             cache: From `prefill` or the last step.
         """
-        used = int(cache.used[0])
-        keys, values, mask = list(cache.keys), list(cache.values), cache.mask
-        if used == mask.shape[1]:
-            keys = [F.pad(layer, (0, 0, 0, CACHE_STEP)) for layer in keys]
-            values = [F.pad(layer, (0, 0, 0, CACHE_STEP)) for layer in values]
+        keys, values, mask = cache.keys, cache.values, cache.mask
+        if int(cache.used[0]) == mask.shape[1]:
+            keys = tuple(F.pad(layer, (0, 0, 0, CACHE_STEP)) for layer in keys)
+            values = tuple(F.pad(layer, (0, 0, 0, CACHE_STEP)) for layer in values)
             mask = F.pad(mask, (0, CACHE_STEP))
-        mask = mask.clone()
-        mask[:, used] = True
+        logits, hidden, mask = self._step(tokens, keys, values, mask, cache.positions, cache.used)
+        cache = SpeechDecoderCache(keys, values, mask, cache.positions + 1, cache.used + 1)
+        return FreezeOmniSpeechDecoderOutput(logits=logits, last_hidden_state=hidden, cache=cache)
+
+    def _step(
+        self,
+        tokens: Tensor,
+        keys: tuple[Tensor, ...],
+        values: tuple[Tensor, ...],
+        mask: Tensor,
+        positions: Tensor,
+        used: Tensor,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """One step over all reserved room: its shapes do not change, so it can be compiled (`compile_steps`)."""
+        mask = mask | (torch.arange(mask.shape[1], device=mask.device) == used[0])
+        visible = mask if "flash" in self.config._attn_implementation else self._additive(mask[:, None, None, :])
+        writer = _StaticWriter(keys, values, used[:1])
         hidden = self.embedding(tokens).unsqueeze(1)
-        writer = _Writer(keys, values, used)
-        visible = self._attention_mask(mask[:, : used + 1], 1)
-        hidden = self.norm(self._run(self.layers, hidden, cache.positions[:, None], visible, writer))
-        cache = SpeechDecoderCache(tuple(keys), tuple(values), mask, cache.positions + 1, cache.used + 1)
-        return FreezeOmniSpeechDecoderOutput(logits=self.head(hidden), last_hidden_state=hidden, cache=cache)
+        hidden = self.norm(self._run(self.layers, hidden, positions[:, None], visible, writer))
+        return self.head(hidden), hidden, mask
+
+    def compile_steps(self, **kwargs) -> None:
+        """Compile the step with ``torch.compile(**kwargs)``; a new batch size or more room compiles once more."""
+        self._step = torch.compile(self._step, **{"fullgraph": True, "dynamic": False, **kwargs})
 
 
 def _arange(rows: Tensor) -> Tensor:

@@ -263,6 +263,7 @@ class FreezeOmniSpeechEncoder(FreezeOmniSpeechEncoderPreTrainedModel):
         self.layers = nn.ModuleList(SpeechEncoderLayer(config, index) for index in range(config.num_hidden_layers))
         self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps) if config.normalize_before else None
         self.dropout = nn.Dropout(config.hidden_dropout)
+        self._steady_step = None
         self.post_init()
 
     def output_lengths(self, frames: Tensor) -> Tensor:
@@ -380,13 +381,18 @@ class FreezeOmniSpeechEncoder(FreezeOmniSpeechEncoderPreTrainedModel):
             )
         hiddens, states = [], []
         for chunk in features.split(config.chunk_frames, dim=1):
-            hidden, layers, cache = self._step(chunk, cache)
+            steady = self._steady_step is not None and cache.keys[0].shape[2] == config.left_context
+            hidden, layers, cache = (self._steady_step if steady else self._step)(chunk, cache)
             hiddens.append(hidden)
             states.append(layers)
         hidden = torch.cat(hiddens, dim=1)
         record_states = tuple(torch.cat(items, dim=1) for items in zip(*states, strict=True)) if record else None
         valid = torch.ones(hidden.shape[:2], dtype=torch.bool, device=hidden.device)
         return FreezeOmniSpeechEncoderOutput(hidden, valid, cache, record_states)
+
+    def compile_steps(self, **kwargs) -> None:
+        """Compile the step with ``torch.compile(**kwargs)`` for streams whose left context is full."""
+        self._steady_step = torch.compile(self._step, **{"fullgraph": True, "dynamic": False, **kwargs})
 
     def _step(
         self, features: Tensor, cache: SpeechEncoderCache
