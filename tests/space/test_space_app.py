@@ -138,6 +138,15 @@ def test_untrained_model_has_a_banner(checkpoint, tmp_path):
     assert "untrained" in page["banner"].value and page["banner"].visible
 
 
+def test_answers_borrow_a_gpu_on_zerogpu(monkeypatch):
+    durations = []
+    decorate = lambda duration: durations.append(duration) or (lambda function: function)  # noqa: E731
+    monkeypatch.setattr(app, "spaces", SimpleNamespace(GPU=decorate))
+    assert list(app._on_gpu(range)(3)) == [0, 1, 2] and durations == [app.GPU_SECONDS]
+    monkeypatch.setattr(app, "spaces", None)
+    assert list(app._on_gpu(range)(2)) == [0, 1] and len(durations) == 1
+
+
 def test_table_of_times():
     times = {"features": 0.01, "text": 0.99, "codec": 1.0, "first_text": 0.2, "first_sound": 0.5, "other": 9.0}
     table = texts.timing_table(times, 4.0)

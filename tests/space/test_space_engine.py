@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from conftest import save_tiny
 from engine import MAX_TURNS, Answer, Engine, Line, Progress, Settings, SpaceError, Turn, as_messages, read_question
 
 
@@ -43,7 +42,7 @@ def test_answer_is_that_of_the_pipeline(engine, checkpoint, question):
     assert np.allclose(answer.sound, expected["audio"], atol=1e-4)
 
 
-def test_model_without_a_voice_answers_with_text(engine, question, tmp_path):
+def test_model_without_a_voice_answers_with_text(engine, question, save_tiny, tmp_path):
     loaded = engine.load(str(save_tiny(tmp_path, voice=False)))
     answer = ask(engine, loaded, question)[-1]
     assert answer.text and len(answer.sound) == 0 and "codec" not in answer.timings
@@ -173,7 +172,7 @@ def test_error_in_the_model_is_told(engine, checkpoint, question):
     assert ask(engine, loaded, question)[-1].text
 
 
-def test_models_are_kept_and_forgotten(checkpoint, tmp_path):
+def test_models_are_kept_and_forgotten(checkpoint):
     engine = Engine(capacity=1, device="cpu")
     first = engine.load(str(checkpoint))
     assert engine.load(f" {checkpoint} ") is first
@@ -195,7 +194,7 @@ def test_wrong_models_are_named(engine, checkpoint, tmp_path):
         engine.load(str(tmp_path))
 
 
-def test_untrained_model_is_marked(checkpoint, tmp_path):
+def test_untrained_model_is_marked(checkpoint, save_tiny, tmp_path):
     assert not Engine(device="cpu").load(str(checkpoint)).untrained
     copy = save_tiny(tmp_path)
     (copy / "UNTRAINED").write_text("yes")

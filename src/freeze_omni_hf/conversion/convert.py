@@ -165,6 +165,7 @@ def _read_weights(
 
     decoder = released.load_pickle(checkpoints / DECODER_FILE)
     if isinstance(decoder.get("model"), dict):
+        report.ignored.update({f"{DECODER_FILE}: {name}": "not a weight" for name in decoder if name != "model"})
         decoder = decoder["model"]
     for name, tensor in _tensors(decoder, DECODER_FILE).items():
         ours = released.decoder_name(name)
@@ -176,6 +177,8 @@ def _read_weights(
     codec = released.load_pickle(checkpoints / CODEC_FILE)
     if absent := [part for part in ("generator", "quantizer", "encoder") if part not in codec]:
         raise ConversionError(f"{checkpoints / CODEC_FILE} lacks {', '.join(absent)}: it is truncated.")
+    extra = [name for name in codec if name not in ("generator", "quantizer", "encoder")]
+    report.ignored.update({f"{CODEC_FILE}: {name}": "not a part of the codec" for name in extra})
     mapped, used, ignored = released_codec_state_dict(codec["generator"], codec["quantizer"], codec["encoder"])
     for name, tensor in mapped.items():
         if tensor.is_floating_point() and dtype is not None:

@@ -1,8 +1,8 @@
 # Copyright 2026 The freeze-omni-hf team. Licensed under the Apache License, Version 2.0.
 """The released checkpoint's layout: its files, its parameter names, its settings.
 
-The released layout is a folder with ``audiollm/`` (encoder, adapter, prompts, state head), ``decoder/``, ``codec/`` and
-``server.json``. Everything here reads; `convert` writes.
+The released layout is a folder with ``audiollm/`` (encoder, adapter, prompts, state head), ``decoder/``, ``codec/``
+and ``server.json``. Everything here reads; `convert` writes.
 """
 
 import json

@@ -28,7 +28,8 @@ def distillation_loss(student: Tensor, teacher: Tensor, temperature: float = 1.0
     """
     if student.shape != teacher.shape:
         raise ValueError(
-            f"The distillation target has shape {tuple(teacher.shape)}, the supervised positions {tuple(student.shape)}."
+            f"The distillation target has shape {tuple(teacher.shape)}, the supervised positions have "
+            f"{tuple(student.shape)}."
         )
     target = F.log_softmax(teacher.detach().to(student.device).float() / temperature, dim=-1)
     guess = F.log_softmax(student.float() / temperature, dim=-1)
