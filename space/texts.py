@@ -9,7 +9,7 @@ INTRO = (
     "Ask a question aloud. A language model whose weights never change hears it and answers with text and voice "
     "([paper](https://arxiv.org/abs/2411.00774))."
 )
-CHAT_PLACEHOLDER = "Record a question, upload one, or pick an example."
+CHAT_PLACEHOLDER = "Record, upload or pick a question."
 # The first questions of examples/, by file name.
 EXAMPLE_LABELS = {
     "question.wav": "What is the capital of France?",

@@ -153,7 +153,7 @@ class FreezeOmniForConditionalGeneration(FreezeOmniPreTrainedModel, FreezeOmniGe
             if key in kwargs
         }
         if not isinstance(config, FreezeOmniConfig):
-            config = FreezeOmniConfig.from_pretrained(place if config is None else config, **hub)
+            config = _load_config(place if config is None else config, hub)
         dtype = dtype if dtype is not None else kwargs.pop("torch_dtype", None)
         wanted_info = kwargs.pop("output_loading_info", False)
         own_dtype = torch.float32 if dtype in (None, "auto") else dtype
@@ -521,6 +521,16 @@ class FreezeOmniForConditionalGeneration(FreezeOmniPreTrainedModel, FreezeOmniGe
         )
         return_dict = self.config.return_dict if return_dict is None else return_dict
         return result if return_dict else result.to_tuple()
+
+
+def _load_config(place: str | os.PathLike, hub: dict[str, Any]) -> FreezeOmniConfig:
+    try:
+        return FreezeOmniConfig.from_pretrained(place, **hub)
+    except OSError as error:
+        raise OSError(
+            f"The checkpoint {os.fspath(place)!r} is no folder with a config.json, and the Hub did not give it "
+            f"({str(error).splitlines()[0]})."
+        ) from error
 
 
 def _parameters(kind: type) -> set[str]:
