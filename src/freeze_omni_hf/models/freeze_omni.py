@@ -2,12 +2,10 @@
 """The whole model: speech encoder, adapter, state head, speech decoder and codec around a frozen LLM."""
 
 import inspect
-import json
 import os
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -23,6 +21,7 @@ from ..generation.mixin import FreezeOmniGenerationMixin
 from ..language_model import check_language_model, load_language_model, warn_other_revision
 from .adapter import FreezeOmniAdapter, StateHead
 from .cache import AudioCache
+from .checkpoint import load_config, refuse_incomplete, write_remote_code_stub
 from .codec import FreezeOmniCodec
 from .losses import causal_loss, distillation_loss, supervised_positions
 from .speech_decoder import FreezeOmniSpeechDecoder
@@ -153,7 +152,7 @@ class FreezeOmniForConditionalGeneration(FreezeOmniPreTrainedModel, FreezeOmniGe
             if key in kwargs
         }
         if not isinstance(config, FreezeOmniConfig):
-            config = _load_config(place if config is None else config, hub)
+            config = load_config(place if config is None else config, hub)
         dtype = dtype if dtype is not None else kwargs.pop("torch_dtype", None)
         wanted_info = kwargs.pop("output_loading_info", False)
         own_dtype = torch.float32 if dtype in (None, "auto") else dtype
@@ -164,7 +163,7 @@ class FreezeOmniForConditionalGeneration(FreezeOmniPreTrainedModel, FreezeOmniGe
             model, info = super().from_pretrained(
                 place, *model_args, config=config, dtype=own_dtype, output_loading_info=True, **kwargs
             )
-        _refuse_incomplete(place, info)
+        refuse_incomplete(place, info)
         if whole:
             model._adopt_language_model()
         else:
@@ -523,16 +522,6 @@ class FreezeOmniForConditionalGeneration(FreezeOmniPreTrainedModel, FreezeOmniGe
         return result if return_dict else result.to_tuple()
 
 
-def _load_config(place: str | os.PathLike, hub: dict[str, Any]) -> FreezeOmniConfig:
-    try:
-        return FreezeOmniConfig.from_pretrained(place, **hub)
-    except OSError as error:
-        raise OSError(
-            f"The checkpoint {os.fspath(place)!r} is no folder with a config.json, and the Hub did not give it "
-            f"({str(error).splitlines()[0]})."
-        ) from error
-
-
 def _parameters(kind: type) -> set[str]:
     return set(inspect.signature(kind.forward).parameters)
 
@@ -540,51 +529,6 @@ def _parameters(kind: type) -> set[str]:
 @contextmanager
 def _nothing():
     yield
-
-
-def _refuse_incomplete(place: str | os.PathLike, info: dict[str, Any]) -> None:
-    """A part that a checkpoint lacks would be initialised at random: refuse it by name."""
-    missing = sorted(key for key in info["missing_keys"] if not key.startswith("language_model."))
-    wrong = [f"{key} is {tuple(found)}, not {tuple(wanted)}" for key, found, wanted in info["mismatched_keys"]]
-    if missing or wrong:
-        names = wrong + [f"{key} is missing" for key in missing]
-        more = f" and {len(names) - 5} more" if len(names) > 5 else ""
-        raise ValueError(
-            f"The checkpoint {os.fspath(place)!r} does not fit its configuration: {'; '.join(names[:5])}{more}. It is "
-            "truncated, or config.json belongs to another checkpoint."
-        )
-
-
-STUB = '''"""Lets ``trust_remote_code=True`` find the classes of the installed package freeze-omni-hf."""
-
-from freeze_omni_hf import (  # noqa: F401
-    FreezeOmniConfig,
-    FreezeOmniFeatureExtractor,
-    FreezeOmniForConditionalGeneration,
-    FreezeOmniProcessor,
-    SpeechToSpeechPipeline,
-)
-'''
-
-
-def write_remote_code_stub(folder: str | os.PathLike) -> None:
-    """Add the stub module and its ``auto_map`` to a saved checkpoint."""
-    folder = Path(folder)
-    module = "freeze_omni_stub"
-    (folder / f"{module}.py").write_text(STUB)
-    path = folder / "config.json"
-    config = json.loads(path.read_text())
-    config["auto_map"] = {
-        "AutoConfig": f"{module}.FreezeOmniConfig",
-        "AutoModel": f"{module}.FreezeOmniForConditionalGeneration",
-        "AutoModelForMultimodalLM": f"{module}.FreezeOmniForConditionalGeneration",
-        "AutoProcessor": f"{module}.FreezeOmniProcessor",
-        "AutoFeatureExtractor": f"{module}.FreezeOmniFeatureExtractor",
-    }
-    config["custom_pipelines"] = {
-        "speech-to-speech": {"impl": f"{module}.SpeechToSpeechPipeline", "pt": ["AutoModel"], "type": "multimodal"}
-    }
-    path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
 
 
 __all__ = [

@@ -1,0 +1,76 @@
+# Copyright 2026 The freeze-omni-hf team. Licensed under the Apache License, Version 2.0.
+"""The latency benchmark runs and its figures make sense; how fast this machine is, is no matter of tests."""
+
+import importlib.util
+import json
+import math
+from pathlib import Path
+
+import pytest
+import soundfile
+import tiny
+import torch
+
+from freeze_omni_hf import FreezeOmniProcessor
+
+
+SCRIPT = Path(__file__).parents[2] / "benchmarks" / "latency.py"
+
+
+@pytest.fixture(scope="module")
+def latency():
+    """The script as a module."""
+    spec = importlib.util.spec_from_file_location("latency", SCRIPT)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory) -> Path:
+    place = tmp_path_factory.mktemp("latency")
+    llm = tiny.language_model()
+    llm.save_pretrained(place / "llm")
+    model = tiny.model(llm, llm_name_or_path=str(place / "llm"))
+    model.save_pretrained(place / "model")
+    FreezeOmniProcessor.from_model_config(model.config, tiny.tokenizer()).save_pretrained(place / "model")
+    soundfile.write(place / "question.wav", 0.1 * torch.randn(8000).numpy(), 16000)
+    return place / "model"
+
+
+def test_figures_and_picture(latency, checkpoint, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(latency, "SPEECH_TOKENS", 20)
+    monkeypatch.setattr(latency, "CODEC_TOKENS", 60)
+    latency.main(
+        [str(checkpoint), str(checkpoint.parent / "question.wav"), "--repeats", "2", "--output-dir", str(tmp_path)]
+    )
+    result = json.loads((tmp_path / "latency.json").read_text())
+    figures = result["figures"]
+    for key, figure in figures.items():
+        assert math.isfinite(figure["median"]) and figure["median"] > 0, key
+        assert math.isfinite(figure["worst_tenth"]) and figure["worst_tenth"] > 0, key
+    assert {key for key, figure in figures.items() if "target" in figure} == set(latency.TARGETS)
+    assert figures["chunk_total"]["repeats"] == 2 * latency.CHUNKS_PER_REPEAT
+    assert figures["first_text"]["median"] < figures["first_sound"]["median"]
+    assert (tmp_path / "latency.png").read_bytes().startswith(b"\x89PNG")
+    # 10 counted chunks and 4 to warm up, two vectors each, behind the rendered prompt of three learned vectors.
+    turn = "<|im_start|>user\n"
+    assert result["settings"]["conversation_positions"] >= 2 * 14 + 3 + len(turn) - len("<|im_start|>") + 1
+    table = capsys.readouterr().out
+    assert all(latency.Figure.__name__ not in line for line in table.splitlines()) and "<= 60" in table
+
+
+def test_percentile_is_on_the_bad_side(latency):
+    values = [float(value) for value in range(101)]
+    assert latency.Figure("time", "ms", values).worst_tenth == pytest.approx(90)
+    assert latency.Figure("rate", "/s", values, higher_is_better=True).worst_tenth == pytest.approx(10)
+    assert latency.Figure("time", "ms", values).meets(50) and not latency.Figure("time", "ms", values).meets(49)
+    assert latency.Figure("rate", "/s", values, True).meets(50) and not latency.Figure(
+        "rate", "/s", values, True
+    ).meets(51)
+
+
+def test_without_compile_steps_the_option_is_refused(latency, checkpoint, monkeypatch):
+    monkeypatch.delattr(latency.FreezeOmniForConditionalGeneration, "compile_steps", raising=False)
+    with pytest.raises(SystemExit, match="compile_steps"):
+        latency.main([str(checkpoint), "--compile"])
