@@ -153,10 +153,11 @@ def embed(model: FreezeOmniForConditionalGeneration, ids: Tensor) -> Tensor:
 
 
 def read(model: FreezeOmniForConditionalGeneration, vectors: Tensor, cache: Any = None) -> Any:
-    """The LLM's output for (1, S, width) further vectors of a conversation."""
+    """The LLM's output for (1, S, width) further vectors of a conversation, without text logits: nobody reads them."""
     past = 0 if cache is None else cache.get_seq_length()
     mask = torch.ones(1, past + vectors.shape[1], dtype=torch.long, device=vectors.device)
-    return model.run_language_model(vectors, mask, past_key_values=cache, use_cache=True, logits_to_keep=1)
+    nothing = torch.empty(0, dtype=torch.long, device=vectors.device)
+    return model.run_language_model(vectors, mask, past_key_values=cache, use_cache=True, logits_to_keep=nothing)
 
 
 def measure_chunks(
@@ -168,11 +169,11 @@ def measure_chunks(
 ) -> tuple[Figures, Any]:
     """Times of each part of ``count`` chunks of a streamed question, and the LLM's cache at its end.
 
-    The first chunks, until the encoder's left context is full, are not counted. A question that is too short is
+    The first chunks, until the encoder's left context is full and a few more, are not counted. A question that is too short is
     repeated; for the streams it is one.
     """
     extractor = processor.feature_extractor
-    length, warm_up = extractor.chunk_length, max(model.config.speech_encoder_config.left_chunks, 4)
+    length, warm_up = extractor.chunk_length, max(model.config.speech_encoder_config.left_chunks, 0) + 4
     question = question.repeat(-(-(warm_up + count) * length // len(question)))
     conversation = read(model, before).past_key_values
     features_cache = encoder_cache = adapter_cache = None
@@ -409,7 +410,7 @@ def draw(figures: Figures, budget: float, path: Path) -> None:
         f"first sound {figures['first_sound'].median:.0f} ms)"
     )
     for axes in (left, right):
-        axes.legend(loc="center right")
+        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.15), ncols=2, frameon=False)
     canvas.savefig(path, dpi=120)
     plt.close(canvas)
 
@@ -434,10 +435,8 @@ def load(args: argparse.Namespace) -> tuple[FreezeOmniForConditionalGeneration, 
     model.to(args.device).eval()
     if not model.config.has_voice:
         raise SystemExit("This checkpoint has no speech decoder and codec: there is no answer to measure.")
-    if args.compile and hasattr(model, "compile_steps"):
+    if args.compile:
         model.compile_steps()
-    elif args.compile:
-        raise SystemExit("--compile: this version of the model has no compile_steps.")
     return model, FreezeOmniProcessor.from_pretrained(args.checkpoint)
 
 

@@ -29,6 +29,8 @@ class backends:
 def site(tmp_path, monkeypatch):
     """A folder first on the import path, here and in child processes, with a fake torch."""
     monkeypatch.syspath_prepend(str(tmp_path))
+    # The command looks for libraries before anything is imported.
+    monkeypatch.delitem(sys.modules, "torchaudio", raising=False)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     (tmp_path / "torch.py").write_text(FAKE_TORCH)
     for name in ("torchaudio", "soundfile", "torchcodec"):
