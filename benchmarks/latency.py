@@ -14,7 +14,6 @@ import resource
 import statistics
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -26,6 +25,7 @@ matplotlib.use("Agg")
 
 import matplotlib.pyplot as plt
 import torch
+from figures import Figure, Figures, bars, table
 from torch import Tensor
 from tqdm import tqdm
 from transformers import LogitsProcessor, LogitsProcessorList
@@ -61,41 +61,6 @@ SEGMENT_TOKENS = 12  # text tokens that the speech decoder reads when it is meas
 SPEECH_TOKENS = 100  # 2.5 s, about what such a segment takes to say
 CODEC_TOKENS = 400
 BATCH_SIZES = (1, 4, 16)
-# Key of a figure: what its median must reach.
-TARGETS = {"chunk_total": 60.0, "speech_decoder_rate": 160.0, "codec_streaming": 20.0, "peak_memory": 2.0}
-
-
-@dataclass
-class Figure:
-    """Something measured a few times.
-
-    Attributes:
-        label: Its row of the table.
-        unit: Unit of ``values``.
-        values: One a repeat.
-        higher_is_better: Rates, as opposed to times and sizes.
-    """
-
-    label: str
-    unit: str
-    values: list[float]
-    higher_is_better: bool = False
-
-    @property
-    def median(self) -> float:
-        return statistics.median(self.values)
-
-    @property
-    def worst_tenth(self) -> float:
-        """Nine of ten repeats were at least as good: the 90th percentile of times, the 10th of rates."""
-        share = 0.1 if self.higher_is_better else 0.9
-        return torch.tensor(self.values, dtype=torch.float64).quantile(share).item()
-
-    def meets(self, target: float) -> bool:
-        return self.median >= target if self.higher_is_better else self.median <= target
-
-
-Figures = dict[str, Figure]
 
 
 class Clock:
@@ -129,9 +94,6 @@ def repeat(measure: Callable[[], Any], repeats: int, title: str) -> list[Any]:
     """Results of ``measure``, called once more beforehand to warm up."""
     measure()
     return [measure() for _ in tqdm(range(repeats), desc=title, leave=False)]
-
-
-# The question
 
 
 def prompt_embeddings(
@@ -169,8 +131,8 @@ def measure_chunks(
 ) -> tuple[Figures, Any]:
     """Times of each part of ``count`` chunks of a streamed question, and the LLM's cache at its end.
 
-    The first chunks, until the encoder's left context is full and a few more, are not counted. A question that is too short is
-    repeated; for the streams it is one.
+    The first chunks, until the encoder's left context is full and a few more, are not counted. A question that is too
+    short is repeated; for the streams it is one.
     """
     extractor = processor.feature_extractor
     length, warm_up = extractor.chunk_length, max(model.config.speech_encoder_config.left_chunks, 0) + 4
@@ -205,12 +167,9 @@ def measure_chunks(
     budget = 1000 * length / extractor.sampling_rate
     total = [sum(parts) for parts in zip(*times.values(), strict=True)]
     figures = {f"chunk_{part}": Figure(f"chunk: {CHUNK_PARTS[part]}", "ms", times[part]) for part in times}
-    figures["chunk_total"] = Figure("chunk: total", "ms", total)
+    figures["chunk_total"] = Figure("chunk: total", "ms", total, target=60.0)
     figures["chunk_share"] = Figure(f"chunk: share of {budget:.0f} ms", "%", [100 * value / budget for value in total])
     return figures, conversation
-
-
-# The answer
 
 
 def measure_answer(
@@ -295,7 +254,7 @@ def measure_speech_decoder(model: FreezeOmniForConditionalGeneration, repeats: i
 
     codec = model.codec.config
     rates = {size: repeat(lambda size=size: speak(size), repeats, f"speech x{size}") for size in BATCH_SIZES}
-    figures["speech_decoder_rate"] = Figure("speech tokens", "/s", rates[1], True)
+    figures["speech_decoder_rate"] = Figure("speech tokens", "/s", rates[1], True, target=160.0)
     spoken = [rate * codec.samples_per_token / codec.sampling_rate for rate in rates[1]]
     figures["speech_decoder_real_time"] = Figure("speech tokens", "x real time", spoken, True)
     alone = statistics.median(rates[1])
@@ -323,7 +282,9 @@ def measure_codec(model: FreezeOmniForConditionalGeneration, repeats: int) -> Fi
         return seconds / clock.lap()
 
     return {
-        "codec_streaming": Figure("codec, in a stream", "x real time", repeat(stream, repeats, "codec stream"), True),
+        "codec_streaming": Figure(
+            "codec, in a stream", "x real time", repeat(stream, repeats, "codec stream"), True, 20.0
+        ),
         "codec_offline": Figure(
             "codec, at once", "x real time", repeat(lambda: decode_rate(codec, codes), repeats, "codec"), True
         ),
@@ -354,41 +315,16 @@ def measure_memory(device: torch.device) -> Figures:
     """Most memory that the process held up to now."""
     unit = 1 if sys.platform == "darwin" else 1024
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-    figures = {"peak_memory": Figure("peak memory of the process", "GB", [peak / 1e9])}
+    figures = {"peak_memory": Figure("peak memory of the process", "GB", [peak / 1e9], target=2.0)}
     if device.type == "cuda":
         used = torch.cuda.max_memory_allocated(device) / 1e9
         figures["peak_device_memory"] = Figure("peak memory of the device", "GB", [used])
     return figures
 
 
-# Results
-
-
-def table(figures: Figures) -> str:
-    """The figures as aligned lines."""
-    lines = [f"{'':<34}{'median':>9}{'90 %':>9}  {'unit':<12}target"]
-    for key, figure in figures.items():
-        line = f"{figure.label:<34}{figure.median:>9.2f}{figure.worst_tenth:>9.2f}  {figure.unit:<12}"
-        if key in TARGETS:
-            sign = ">=" if figure.higher_is_better else "<="
-            line += f"{sign} {TARGETS[key]:g}: {'met' if figure.meets(TARGETS[key]) else 'missed'}"
-        lines.append(line.rstrip())
-    return "\n".join(lines)
-
-
 def save(figures: Figures, settings: dict[str, Any], folder: Path) -> None:
     """Write ``latency.json`` and ``latency.png``."""
-    rows = {}
-    for key, figure in figures.items():
-        rows[key] = {
-            "label": figure.label,
-            "unit": figure.unit,
-            "median": figure.median,
-            "worst_tenth": figure.worst_tenth,
-            "repeats": len(figure.values),
-        }
-        if key in TARGETS:
-            rows[key] |= {"target": TARGETS[key], "met": figure.meets(TARGETS[key])}
+    rows = {key: figure.to_dict() for key, figure in figures.items()}
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "latency.json").write_text(json.dumps({"settings": settings, "figures": rows}, indent=2) + "\n")
     draw(figures, settings["chunk_ms"], folder / "latency.png")
@@ -398,8 +334,8 @@ def draw(figures: Figures, budget: float, path: Path) -> None:
     """Bars of a chunk's parts and of the answer's parts, each against real time."""
     canvas, (left, right) = plt.subplots(1, 2, figsize=(12, 4.2), layout="constrained")
     chunk = {words: figures[f"chunk_{part}"] for part, words in {**CHUNK_PARTS, "total": "total"}.items()}
-    bars(left, chunk, "ms", 1)
-    left.axvline(TARGETS["chunk_total"], color="tab:orange", linestyle="--", label="target")
+    bars(left, chunk, "ms")
+    left.axvline(figures["chunk_total"].target, color="tab:orange", linestyle="--", label="target")
     left.axvline(budget, color="tab:red", linestyle="--", label="real time")
     left.set_title(f"One chunk of the question ({budget:.0f} ms)")
     answer = {words: figures[f"answer_{part}"] for part, words in {**ANSWER_PARTS, "total": "total"}.items()}
@@ -413,16 +349,6 @@ def draw(figures: Figures, budget: float, path: Path) -> None:
         axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.15), ncols=2, frameon=False)
     canvas.savefig(path, dpi=120)
     plt.close(canvas)
-
-
-def bars(axes: plt.Axes, parts: dict[str, Figure], unit: str, scale: float) -> None:
-    """Horizontal bars of medians, from the top down; the thin line reaches to the 90th percentile."""
-    medians = [scale * figure.median for figure in parts.values()]
-    tails = [scale * max(figure.worst_tenth - figure.median, 0.0) for figure in parts.values()]
-    drawn = axes.barh(list(parts), medians, xerr=[[0.0] * len(tails), tails], color="tab:blue", ecolor="tab:gray")
-    axes.bar_label(drawn, fmt="%.1f", padding=4)
-    axes.invert_yaxis()
-    axes.set_xlabel(f"{unit}, median and 90th percentile")
 
 
 def load(args: argparse.Namespace) -> tuple[FreezeOmniForConditionalGeneration, FreezeOmniProcessor]:

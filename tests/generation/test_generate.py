@@ -4,9 +4,15 @@
 import pytest
 import tiny
 import torch
-from transformers import StoppingCriteria, StoppingCriteriaList, TextIteratorStreamer
+from transformers import GenerationConfig, StoppingCriteria, StoppingCriteriaList, TextIteratorStreamer
 
-from freeze_omni_hf import AudioIteratorStreamer, AudioStreamer, FreezeOmniProcessor, generate_in_thread
+from freeze_omni_hf import (
+    AudioIteratorStreamer,
+    AudioStreamer,
+    FreezeOmniGenerationConfig,
+    FreezeOmniProcessor,
+    generate_in_thread,
+)
 from freeze_omni_hf.generation import segment_token_ids
 
 
@@ -258,6 +264,30 @@ def test_second_turn_on_the_first_turns_cache(model, processor):
 def test_wrong_settings_are_named(model, inputs, kwargs, words):
     with pytest.raises(ValueError, match=words):
         model.generate(**inputs, max_new_tokens=2, **kwargs)
+
+
+def test_a_generation_config_keeps_the_voice_of_the_checkpoint(model, inputs):
+    by_name = model.generate(**inputs, **{**GREEDY, "speech_max_tokens": 7})
+    plain = GenerationConfig(do_sample=False, max_new_tokens=14, return_dict_in_generate=True)
+    plain.speech_max_tokens = 7
+    ours = FreezeOmniGenerationConfig(
+        do_sample=False, max_new_tokens=14, return_dict_in_generate=True, speech_max_tokens=7
+    )
+    for config in (plain, ours):
+        output = model.generate(**inputs, generation_config=config)
+        assert [len(row) for row in output.segments] == [len(row) for row in by_name.segments]
+        assert torch.equal(output.audio[0], by_name.audio[0])
+    assert ours.segment_border_token_ids == [], "the caller's object is left alone"
+    with pytest.raises(ValueError, match="not both"):
+        model.generate(**inputs, generation_config=ours, max_new_tokens=3)
+
+
+def test_generation_config_round_trips(model, tmp_path):
+    model.generation_config.save_pretrained(tmp_path)
+    again = FreezeOmniGenerationConfig.from_pretrained(tmp_path)
+    assert again.to_dict() == {**model.generation_config.to_dict(), "_from_model_config": again._from_model_config}
+    assert "_given" not in (tmp_path / "generation_config.json").read_text()
+    assert again.segment_border_token_ids == model.generation_config.segment_border_token_ids
 
 
 def test_right_padding_is_refused(model, inputs):

@@ -43,10 +43,11 @@ def load(checkpoints: Path, llm: Path) -> SimpleNamespace:
     tokenizer = AutoTokenizer.from_pretrained(llm)
     left, suffix = train["model_conf"]["chat_template"].split("<audio>")
     role, prefix = left.split("<|im_end|>")
-    conf = train["encoder_conf"]["para_conf"]["transformer"]
+    layout = {k.replace("_", "-"): v for k, v in train["encoder_conf"]["overview_conf"].items()}
+    conf = train["encoder_conf"]["para_conf"][layout["encoder-layer-config"].split("-")[1]]
     return SimpleNamespace(
         audio=audio,
-        conf={k.removeprefix("transformer-").replace("-", "_"): v for k, v in conf.items()},
+        conf={k.replace("-", "_").removeprefix("transformer_"): v for k, v in conf.items()},
         model_conf=train["model_conf"],
         decoder=_floats(decoder.get("model", decoder)),
         decoder_conf=json.loads((checkpoints / "decoder/model.json").read_text()),
@@ -472,9 +473,7 @@ def encode_sound(m, wav: torch.Tensor) -> SimpleNamespace:
     kernels, dilations = c["resblock_kernel_sizes"][::-1], c["resblock_dilation_sizes"][::-1]
     x = _conv(w, "conv_pre", wav[:, None], padding=3)
     voice = None
-    for i, (rate, size) in enumerate(
-        zip(c["upsample_rates"][::-1], c["upsample_kernel_sizes"][::-1], strict=True)
-    ):
+    for i, (rate, size) in enumerate(zip(c["upsample_rates"][::-1], c["upsample_kernel_sizes"][::-1], strict=True)):
         x = _conv(w, f"ups.{i}", F.leaky_relu(x, 0.1), stride=rate, padding=(size - rate) // 2)
         total = 0
         for j, (kernel, dilation) in enumerate(zip(kernels, dilations, strict=True)):
@@ -527,9 +526,7 @@ def reply(m, wav: torch.Tensor, kv: DynamicCache | None = None) -> SimpleNamespa
     for words, hidden in text.segments:
         text_ids = m.tokenizer.encode(post_process(words))
         vectors = embed(m, text_ids).reshape(1, -1, width)
-        voice = speak(
-            m, vectors, hidden.reshape(1, -1, width), s["decoder_penalty_window_size"], s["decoder_penalty"]
-        )
+        voice = speak(m, vectors, hidden.reshape(1, -1, width), s["decoder_penalty_window_size"], s["decoder_penalty"])
         voice.text, voice.text_ids = words, text_ids
         spoken.append(voice)
         if voice.tokens:

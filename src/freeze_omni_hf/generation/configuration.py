@@ -1,6 +1,7 @@
 # Copyright 2026 The freeze-omni-hf team. Licensed under the Apache License, Version 2.0.
 """Generation settings: those of transformers for the text, and the voice's own."""
 
+import copy
 from typing import Any
 
 from transformers import GenerationConfig, PreTrainedConfig
@@ -67,14 +68,30 @@ class FreezeOmniGenerationConfig(GenerationConfig):
     """
 
     def __init__(self, **kwargs):
+        self._given_speech_settings = [name for name in SPEECH_DEFAULTS if name in kwargs]
         for name, default in SPEECH_DEFAULTS.items():
             setattr(self, name, kwargs.pop(name, default))
         super().__init__(**kwargs)
+
+    def to_dict(self) -> dict[str, Any]:
+        values = super().to_dict()
+        values.pop("_given_speech_settings", None)
+        return values
 
     @classmethod
     def from_model_config(cls, model_config: PreTrainedConfig) -> "FreezeOmniGenerationConfig":
         """The defaults: nothing of a model's configuration steers generation; ids come from the LLM's own settings."""
         return cls()
+
+
+def complete_speech_settings(config: GenerationConfig, base: GenerationConfig) -> GenerationConfig:
+    """A copy of ``config`` in which the voice settings that were not given to it are those of ``base``."""
+    config = copy.deepcopy(config)
+    given = getattr(config, "_given_speech_settings", None)
+    for name, default in SPEECH_DEFAULTS.items():
+        if not (hasattr(config, name) if given is None else name in given):
+            setattr(config, name, getattr(base, name, default))
+    return config
 
 
 def check_speech_settings(settings: GenerationConfig) -> None:
@@ -98,4 +115,4 @@ def check_speech_settings(settings: GenerationConfig) -> None:
         raise ValueError(f"codec_overlap={settings.codec_overlap} must not be negative.")
 
 
-__all__ = ["SPEECH_DEFAULTS", "FreezeOmniGenerationConfig", "check_speech_settings"]
+__all__ = ["SPEECH_DEFAULTS", "FreezeOmniGenerationConfig", "check_speech_settings", "complete_speech_settings"]

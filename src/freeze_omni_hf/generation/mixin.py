@@ -10,7 +10,7 @@ from torch import Tensor
 from transformers import GenerationConfig, LogitsProcessorList, StoppingCriteriaList
 from transformers.utils import ModelOutput
 
-from .configuration import SPEECH_DEFAULTS, check_speech_settings
+from .configuration import SPEECH_DEFAULTS, check_speech_settings, complete_speech_settings
 from .sampling import ExclusiveTopPLogitsWarper
 from .segmentation import CLEANERS, Segment, Segmenter
 from .speech import SpeechTokenGenerator, SpokenSegment
@@ -167,11 +167,11 @@ class FreezeOmniGenerationMixin:
     def _prepare_generation_config(
         self, generation_config: GenerationConfig | None, **kwargs: Any
     ) -> tuple[GenerationConfig, dict]:
-        for config in (self.generation_config, generation_config):
-            if config is not None:
-                for name, default in SPEECH_DEFAULTS.items():
-                    if not hasattr(config, name):
-                        setattr(config, name, default)
+        for name, default in SPEECH_DEFAULTS.items():
+            if not hasattr(self.generation_config, name):
+                setattr(self.generation_config, name, default)
+        if generation_config is not None:
+            generation_config = complete_speech_settings(generation_config, self.generation_config)
         given_length = kwargs.get("max_length") or getattr(
             generation_config or self.generation_config, "max_length", None
         )
