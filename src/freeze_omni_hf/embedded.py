@@ -65,17 +65,19 @@ def embedded_folder() -> Path:
     return inside if inside.is_dir() else here.parents[1] / "checkpoints" / EMBEDDED_NAME
 
 
-def embedded_checkpoint() -> Path:
+def embedded_checkpoint(quiet: bool = False) -> Path:
     """The embedded checkpoint; until it is trained, one of the same sizes with untrained speech parts.
 
-    The untrained one is made once, from a fixed seed, in the user's cache.
+    The untrained one is made once, from a fixed seed, in the user's cache, and a warning says what it is unless
+    ``quiet``.
     """
     folder = embedded_folder()
     if (folder / "model.safetensors").is_file():
         return folder
     folder = cache_dir() / "untrained" / EMBEDDED_NAME
-    if not (folder / "model.safetensors").is_file():
+    if not quiet:
         logger.warning(UNTRAINED_NOTICE)
+    if not (folder / "model.safetensors").is_file():
         _make_untrained(folder)
     return folder
 

@@ -46,7 +46,7 @@ class _Printer:
 def run(args: Namespace) -> int:
     """Answer ``args.audio`` (see the command's help)."""
     start = perf_counter()
-    folder = args.model or embedded_checkpoint()
+    folder = args.model or embedded_checkpoint(quiet=True)
     device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
     model = FreezeOmniForConditionalGeneration.from_pretrained(
         folder, language_model=args.llm, dtype=None if args.dtype == "auto" else getattr(torch, args.dtype)
