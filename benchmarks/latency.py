@@ -10,6 +10,7 @@ Run as: python benchmarks/latency.py [CHECKPOINT WAV] [--threads 2] [--repeats 1
 import argparse
 import copy
 import json
+import os
 import resource
 import statistics
 import sys
@@ -392,6 +393,7 @@ def main(arguments: list[str] | None = None) -> None:
     if args.threads:
         torch.set_num_threads(args.threads)
     torch.manual_seed(0)
+    load_average = os.getloadavg()[0]
     model, processor = load(args)
     extractor = processor.feature_extractor
     question = torch.from_numpy(load_audio(args.wav, sampling_rate=extractor.sampling_rate))
@@ -407,6 +409,7 @@ def main(arguments: list[str] | None = None) -> None:
         "trained": not is_untrained(args.checkpoint),
         "device": torch.cuda.get_device_name(model.device) if model.device.type == "cuda" else "cpu",
         "threads": torch.get_num_threads(),
+        "load_average": load_average,  # before the run: threads that wait for each other suffer from neighbours most
         "torch": torch.__version__,
         "speech_dtype": str(model.speech_decoder.dtype),
         "llm_dtype": str(model.language_model.dtype),

@@ -5,10 +5,14 @@ import dataclasses
 
 import pytest
 import torch
+import torch.nn.functional as F
 from golden_data import CHECKPOINTS, facts, tensors
+from transformers import WhisperConfig
+from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
 from freeze_omni_hf.configuration import FreezeOmniSpeechEncoderConfig
 from freeze_omni_hf.conversion import released
+from freeze_omni_hf.conversion.whisper import whisper_encoder_config, whisper_encoder_state_dict
 from freeze_omni_hf.models import FreezeOmniSpeechEncoder, FreezeOmniSpeechEncoderForCTC, SpeechEncoderCache
 from freeze_omni_hf.models.speech_encoder import chunk_mask, draw_dynamic_chunks, sinusoids
 
@@ -120,7 +124,7 @@ class TestReference:
                 assert torch.equal(chunk_mask(size, chunk, left), expected), name
 
 
-@pytest.mark.parametrize("rule", ["relative", "absolute", "released"])
+@pytest.mark.parametrize("rule", ["relative", "absolute", "released", "additive"])
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
 class TestStreaming:
     @torch.no_grad()
@@ -163,6 +167,43 @@ def test_cache_can_be_saved_and_an_old_one_stays_valid():
     again, _ = stream(encoder, features[:, 16 * 3 :], cache=cache)
     loaded, _ = stream(encoder, features[:, 16 * 3 :], cache=encoder.init_cache().load_state_dict(saved))
     assert torch.equal(first, again) and torch.equal(first, loaded)
+
+
+@torch.no_grad()
+def test_whisper_subsampling_streams():
+    encoder = tiny("additive", subsampling="conv1d", hidden_act="gelu", input_layer="none", chunk_size=8)
+    assert encoder.config.chunk_frames == 16
+    features = torch.randn(2, 16 * 9, 80)
+    offline = encoder(features).last_hidden_state
+    assert offline.shape[1] == 8 * 9
+    torch.testing.assert_close(stream(encoder, features)[0], offline, atol=1e-5, rtol=0)
+
+
+@torch.no_grad()
+def test_whisper_weights_give_whispers_output(monkeypatch):
+    """Against transformers' own encoder, without chunks."""
+    torch.manual_seed(0)
+    sizes = {"encoder_layers": 2, "encoder_attention_heads": 2, "d_model": 16, "encoder_ffn_dim": 32}
+    config = WhisperConfig(num_mel_bins=80, max_source_positions=50, **sizes)
+    whisper = WhisperEncoder(config).eval()
+    for name, parameter in whisper.named_parameters():
+        if "embed_positions" not in name:
+            parameter.add_(torch.randn_like(parameter) * 0.2)
+    encoder = FreezeOmniSpeechEncoder(whisper_encoder_config(config)).eval()
+    found = encoder.load_state_dict(whisper_encoder_state_dict(whisper.state_dict()), strict=False)
+    assert not found.unexpected_keys and set(found.missing_keys) == {"feature_mean", "feature_scale"}
+    features = torch.randn(1, 100, 80)
+    padded = F.gelu(whisper.conv2(F.gelu(whisper.conv1(features.transpose(1, 2))))).transpose(1, 2)
+    # Ours pads in front alone: the same frames come one later, and only the first differs.
+    causal = encoder.subsampling(F.pad(features, (0, 0, 4, 0)))
+    torch.testing.assert_close(causal[:, 2:50], padded[:, 1:49], atol=1e-5, rtol=1e-5)
+    monkeypatch.setattr(encoder.subsampling, "forward", lambda _: padded)
+    torch.testing.assert_close(
+        encoder(features, chunk_size=-1).last_hidden_state,
+        whisper(features.transpose(1, 2)).last_hidden_state,
+        atol=1e-5,
+        rtol=1e-5,
+    )
 
 
 @torch.no_grad()

@@ -6,7 +6,8 @@ from typing import ClassVar
 from transformers import PreTrainedConfig
 
 
-POSITION_RULES = ("relative", "absolute", "released")
+POSITION_RULES = ("relative", "absolute", "released", "additive")
+SUBSAMPLINGS = ("conv2d", "conv1d")
 
 
 class FreezeOmniSpeechEncoderConfig(PreTrainedConfig):
@@ -18,16 +19,20 @@ class FreezeOmniSpeechEncoderConfig(PreTrainedConfig):
         num_hidden_layers: Number of Transformer layers.
         num_attention_heads: Attention heads of a layer.
         intermediate_size: Width of the feed-forward network.
+        subsampling: ``"conv2d"`` (two 3×3 convolutions of stride 2: a frame is 40 ms) or ``"conv1d"`` (Whisper's two
+            convolutions along time, the second of stride 2: a frame is 20 ms).
+        hidden_act: ``"relu"`` or ``"gelu"`` in the feed-forward networks.
         input_layer: ``"linear"`` (linear, layer norm, ReLU after the subsampling) or ``"none"``.
         normalize_before: Layer norm before (True) or after each residual branch.
         concat_after: Join attention input and output with a linear layer instead of a plain residual.
-        chunk_size: Encoder frames (40 ms each) of one chunk; frames of a chunk see each other. ``-1``: the whole
+        chunk_size: Encoder frames of one chunk; frames of a chunk see each other. ``-1``: the whole
             utterance is one chunk (no streaming).
         left_chunks: Number of earlier chunks a frame may attend to; ``-1`` means all of them.
         dynamic_chunks: In training, draw one chunk size and left context per batch instead of the fixed ones.
         position_rule: How a key's position enters the score. ``"relative"``: distance between query and key;
             ``"absolute"``: index of the key in the utterance; ``"released"``: the rule that the released weights were
-            used with, whose index lags one chunk once the left context is full.
+            used with, whose index lags one chunk once the left context is full; ``"additive"``: no term in the score,
+            Whisper's sinusoids are added to the frames.
         max_positions: Size of the position table of the released rule.
         hidden_dropout: Dropout after attention and feed-forward.
         attention_dropout: Dropout on attention weights.
@@ -45,6 +50,8 @@ class FreezeOmniSpeechEncoderConfig(PreTrainedConfig):
     num_hidden_layers: int = 24
     num_attention_heads: int = 16
     intermediate_size: int = 4096
+    subsampling: str = "conv2d"
+    hidden_act: str = "relu"
     input_layer: str = "linear"
     normalize_before: bool = True
     concat_after: bool = False
@@ -69,6 +76,10 @@ class FreezeOmniSpeechEncoderConfig(PreTrainedConfig):
             )
         if self.position_rule not in POSITION_RULES:
             raise ValueError(f"position_rule={self.position_rule!r} is unknown; choose one of {POSITION_RULES}.")
+        if self.subsampling not in SUBSAMPLINGS:
+            raise ValueError(f"subsampling={self.subsampling!r} is unknown; choose one of {SUBSAMPLINGS}.")
+        if self.hidden_act not in ("relu", "gelu"):
+            raise ValueError(f"hidden_act={self.hidden_act!r} is unknown; choose 'relu' or 'gelu'.")
         if self.input_layer not in ("linear", "none"):
             raise ValueError(f"input_layer={self.input_layer!r} is unknown; choose 'linear' or 'none'.")
         if self.chunk_size == 0 or self.chunk_size < -1:
@@ -83,12 +94,12 @@ class FreezeOmniSpeechEncoderConfig(PreTrainedConfig):
 
     @property
     def subsampling_factor(self) -> int:
-        """Input frames per encoder frame: two convolutions of stride 2."""
-        return 4
+        """Input frames (10 ms) per encoder frame."""
+        return 4 if self.subsampling == "conv2d" else 2
 
     @property
     def overlap_frames(self) -> int:
-        """Earlier input frames that the subsampling still needs: receptive field 7, stride 4."""
+        """Earlier input frames that the subsampling still needs: receptive field 7 and stride 4, or 5 and 2."""
         return 3
 
     @property

@@ -402,6 +402,12 @@ class FreezeOmniForConditionalGeneration(FreezeOmniPreTrainedModel, FreezeOmniGe
         """
         llm = self._require_llm()
         kwargs: dict[str, Any] = {}
+        if isinstance(logits_to_keep, int) and logits_to_keep > 0:
+            # Given a number, an LLM slices its hidden states, and on a CPU the output layer copies its weight for
+            # them (twice the time of a short prefill); an index does not.
+            length = inputs_embeds.shape[1]
+            kept = range(max(length - logits_to_keep, 0), length)
+            logits_to_keep = torch.tensor(kept, device=inputs_embeds.device)
         if position_ids is None and attention_mask is not None:
             position_ids = (attention_mask.long().cumsum(dim=1) - 1).clamp(min=0)[:, -inputs_embeds.shape[1] :]
         if position_ids is not None and "position_ids" in _parameters(type(llm)):

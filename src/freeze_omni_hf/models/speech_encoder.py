@@ -55,6 +55,14 @@ def sinusoids(positions: Tensor, size: int) -> Tensor:
     return torch.stack((angles.sin(), angles.cos()), dim=-1).flatten(-2)[..., :size]
 
 
+def whisper_sinusoids(positions: Tensor, size: int) -> Tensor:
+    """Whisper's table rows: (..., size) for any positions, sines in the first half, cosines in the second."""
+    half = size // 2
+    rates = torch.exp(torch.arange(half, device=positions.device).float() * (-math.log(10000.0) / (half - 1)))
+    angles = positions.float().unsqueeze(-1) * rates
+    return torch.cat((angles.sin(), angles.cos()), dim=-1)
+
+
 def chunk_mask(length: int, chunk_size: int, left_chunks: int, device: torch.device | str | None = None) -> Tensor:
     """(length, length) boolean: query row i sees its own chunk and ``left_chunks`` chunks before it.
 
@@ -114,8 +122,23 @@ class ConvSubsampling(nn.Module):
         return self.out(hidden.transpose(1, 2).flatten(2))
 
 
+class ConvSubsampling1d(nn.Module):
+    """Whisper's convolutions along time, made causal: (B, 3 + T, bins) to (B, T // 2, hidden_size)."""
+
+    def __init__(self, config: FreezeOmniSpeechEncoderConfig):
+        super().__init__()
+        self.conv1 = nn.Conv1d(config.num_mel_bins, config.hidden_size, 3)
+        self.conv2 = nn.Conv1d(config.hidden_size, config.hidden_size, 3, stride=2)
+
+    def forward(self, features: Tensor) -> Tensor:
+        return F.gelu(self.conv2(F.gelu(self.conv1(features.transpose(1, 2))))).transpose(1, 2)
+
+
 class SpeechEncoderAttention(nn.Module):
-    """Self-attention whose scores have a content and a position term, with a learned bias for each."""
+    """Self-attention whose scores have a content and a position term, with a learned bias for each.
+
+    Under the additive position rule only the content term is there, without a bias.
+    """
 
     def __init__(self, config: FreezeOmniSpeechEncoderConfig, layer_idx: int):
         super().__init__()
@@ -129,9 +152,11 @@ class SpeechEncoderAttention(nn.Module):
         self.k_proj = nn.Linear(config.hidden_size, config.hidden_size)
         self.v_proj = nn.Linear(config.hidden_size, config.hidden_size)
         self.o_proj = nn.Linear(config.hidden_size, config.hidden_size)
-        self.position_proj = nn.Linear(config.hidden_size, config.hidden_size, bias=False)
-        self.content_bias = nn.Parameter(torch.zeros(self.num_heads, self.head_dim))
-        self.position_bias = nn.Parameter(torch.zeros(self.num_heads, self.head_dim))
+        self.has_position_term = config.position_rule != "additive"
+        if self.has_position_term:
+            self.position_proj = nn.Linear(config.hidden_size, config.hidden_size, bias=False)
+            self.content_bias = nn.Parameter(torch.zeros(self.num_heads, self.head_dim))
+            self.position_bias = nn.Parameter(torch.zeros(self.num_heads, self.head_dim))
 
     def _heads(self, hidden: Tensor) -> Tensor:
         return hidden.unflatten(-1, (self.num_heads, self.head_dim)).transpose(-3, -2)
@@ -139,7 +164,7 @@ class SpeechEncoderAttention(nn.Module):
     def forward(
         self,
         hidden_states: Tensor,
-        positions: Tensor,
+        positions: Tensor | None,
         position_index: Tensor | None,
         attention_mask: Tensor | None,
         past: tuple[Tensor, Tensor] | None = None,
@@ -148,7 +173,7 @@ class SpeechEncoderAttention(nn.Module):
 
         Args:
             hidden_states: (B, Q, D).
-            positions: (B or 1, P, D) rows of the position table.
+            positions: (B or 1, P, D) rows of the position table, where there is a position term.
             position_index: (Q, K) row of ``positions`` for each pair, or None where P = K and a row belongs to a key.
             attention_mask: (B or 1, 1, Q, K) boolean, or None.
             past: Keys and values of earlier frames.
@@ -162,17 +187,20 @@ class SpeechEncoderAttention(nn.Module):
         if past is not None:
             key, value = torch.cat((past[0], key), dim=2), torch.cat((past[1], value), dim=2)
 
-        position_key = self._heads(self.position_proj(positions))
-        bias = torch.matmul(query + self.position_bias[:, None], position_key.transpose(2, 3)) * self.scaling
-        if position_index is not None:
-            bias = bias.gather(3, position_index.expand(*bias.shape[:2], -1, -1))
+        bias = None
+        if self.has_position_term:
+            position_key = self._heads(self.position_proj(positions))
+            bias = torch.matmul(query + self.position_bias[:, None], position_key.transpose(2, 3)) * self.scaling
+            if position_index is not None:
+                bias = bias.gather(3, position_index.expand(*bias.shape[:2], -1, -1))
+            query = query + self.content_bias[:, None]
 
         attention: Callable = ALL_ATTENTION_FUNCTIONS.get_interface(
             self.config._attn_implementation, eager_attention_forward
         )
         output, _ = attention(
             self,
-            query + self.content_bias[:, None],
+            query,
             key,
             value,
             attention_mask,
@@ -196,13 +224,14 @@ class SpeechEncoderLayer(GradientCheckpointingLayer):
         self.down_proj = nn.Linear(config.intermediate_size, config.hidden_size)
         self.feed_forward_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.concat_proj = nn.Linear(2 * config.hidden_size, config.hidden_size) if config.concat_after else None
+        self.act = F.gelu if config.hidden_act == "gelu" else F.relu
         self.dropout = nn.Dropout(config.hidden_dropout)
         self.activation_dropout = nn.Dropout(config.activation_dropout)
 
     def forward(
         self,
         hidden_states: Tensor,
-        positions: Tensor,
+        positions: Tensor | None,
         position_index: Tensor | None,
         attention_mask: Tensor | None,
         past: tuple[Tensor, Tensor] | None = None,
@@ -219,7 +248,7 @@ class SpeechEncoderLayer(GradientCheckpointingLayer):
 
         residual = hidden_states
         inner = self.feed_forward_norm(hidden_states) if self.normalize_before else hidden_states
-        inner = self.down_proj(self.activation_dropout(F.relu(self.up_proj(inner))))
+        inner = self.down_proj(self.activation_dropout(self.act(self.up_proj(inner))))
         hidden_states = residual + self.dropout(inner)
         if not self.normalize_before:
             hidden_states = self.feed_forward_norm(hidden_states)
@@ -241,7 +270,7 @@ class FreezeOmniSpeechEncoderPreTrainedModel(PreTrainedModel):
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
         super()._init_weights(module)
-        if isinstance(module, SpeechEncoderAttention):
+        if isinstance(module, SpeechEncoderAttention) and module.has_position_term:
             init.zeros_(module.content_bias)
             init.zeros_(module.position_bias)
         elif isinstance(module, FreezeOmniSpeechEncoder):
@@ -256,7 +285,7 @@ class FreezeOmniSpeechEncoder(FreezeOmniSpeechEncoderPreTrainedModel):
         super().__init__(config)
         self.register_buffer("feature_mean", torch.zeros(config.num_mel_bins))
         self.register_buffer("feature_scale", torch.ones(config.num_mel_bins))
-        self.subsampling = ConvSubsampling(config)
+        self.subsampling = (ConvSubsampling if config.subsampling == "conv2d" else ConvSubsampling1d)(config)
         if config.input_layer == "linear":
             self.input_proj = nn.Linear(config.hidden_size, config.hidden_size)
             self.input_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
@@ -272,7 +301,7 @@ class FreezeOmniSpeechEncoder(FreezeOmniSpeechEncoderPreTrainedModel):
 
     def init_cache(self, batch_size: int = 1) -> SpeechEncoderCache:
         """The cache at the start of a stream: no left context, zero frames before the first (as released)."""
-        config, weight = self.config, self.subsampling.out.weight
+        config, weight = self.config, self.subsampling.conv1.weight
         heads = config.num_attention_heads
         empty = weight.new_zeros(batch_size, heads, 0, config.hidden_size // heads)
         return SpeechEncoderCache(
@@ -324,12 +353,19 @@ class FreezeOmniSpeechEncoder(FreezeOmniSpeechEncoderPreTrainedModel):
         return output if return_dict else output.to_tuple()
 
     def _embed(self, frames: Tensor) -> Tensor:
-        """(B, 3 + T, bins) to (B, T // 4, D): normalisation, subsampling and input layer."""
+        """(B, 3 + T, bins) to (B, T', D): normalisation, subsampling and input layer."""
         mean, scale = self.feature_mean.float(), self.feature_scale.float()
-        hidden = self.subsampling(((frames.float() - mean) * scale).to(self.subsampling.out.weight.dtype))
+        hidden = self.subsampling(((frames.float() - mean) * scale).to(self.subsampling.conv1.weight.dtype))
         if self.config.input_layer == "linear":
             hidden = F.relu(self.dropout(self.input_norm(self.input_proj(hidden))))
+        if self.config.position_rule == "additive":
+            return self.dropout(hidden)
         return self.dropout(hidden * math.sqrt(self.config.hidden_size))
+
+    def _add_positions(self, hidden: Tensor, first: Tensor) -> Tensor:
+        """Whisper's sinusoids on (B, N, D) frames whose first ones have the positions (B,)."""
+        positions = first[:, None] + torch.arange(hidden.shape[1], device=hidden.device)
+        return hidden + whisper_sinusoids(positions, hidden.shape[2]).to(hidden.dtype)
 
     def _offline(
         self, features: Tensor, mask: Tensor | None, chunk_size: int | None, left_chunks: int | None, record: bool
@@ -352,11 +388,14 @@ class FreezeOmniSpeechEncoder(FreezeOmniSpeechEncoderPreTrainedModel):
             chunk_size, left_chunks = draw_dynamic_chunks(length)
         visible = chunk_mask(length, chunk_size, left_chunks, hidden.device) & valid[:, None, None, :]
 
-        if config.position_rule == "relative":
+        positions = index = None
+        if config.position_rule == "additive":
+            hidden = self._add_positions(hidden, torch.zeros(1, dtype=torch.long, device=hidden.device))
+        elif config.position_rule == "relative":
             window = length if chunk_size < 1 or left_chunks < 0 else (left_chunks + 1) * chunk_size
             positions, index = self._relative_positions(length, length, window, hidden)
         else:
-            positions, index = self._table(torch.arange(length, device=hidden.device)[None], hidden), None
+            positions = self._table(torch.arange(length, device=hidden.device)[None], hidden)
             if config.position_rule == "released" and chunk_size > 0 and left_chunks > 0:
                 index = self._released_index(length, chunk_size, left_chunks, hidden.device)
         states = [hidden] if record else None
@@ -409,10 +448,13 @@ class FreezeOmniSpeechEncoder(FreezeOmniSpeechEncoderPreTrainedModel):
         seen = cache.lengths.clamp(max=left)
         visible = (age[None] <= seen[:, None])[:, None, None, :].expand(-1, 1, new, -1)
 
-        if config.position_rule == "relative":
+        positions = index = None
+        if config.position_rule == "additive":
+            hidden = self._add_positions(hidden, cache.lengths)
+        elif config.position_rule == "relative":
             positions, index = self._relative_positions(new, total, left + new, hidden)
         else:
-            positions, index = self._table(self._key_positions(cache, total, seen), hidden), None
+            positions = self._table(self._key_positions(cache, total, seen), hidden)
         keys, values, states = [], [], [hidden]
         for layer, key, value in zip(self.layers, cache.keys, cache.values, strict=True):
             hidden, key, value = layer(hidden, positions, index, visible, (key, value))
