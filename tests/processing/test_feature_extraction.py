@@ -8,6 +8,7 @@ import pytest
 import torch
 from golden_data import facts, prefixed, tensors
 from torchaudio.compliance import kaldi
+from transformers import WhisperFeatureExtractor
 
 from freeze_omni_hf.processing import (
     AudioContentError,
@@ -189,3 +190,23 @@ def test_a_chunk_costs_little(extractor):
         _, cache = extractor.stream(samples, cache)
         times.append(perf_counter() - start)
     assert sorted(times)[10] < 3e-3
+
+
+def test_whisper_features_are_whispers_up_to_the_floor():
+    samples = 0.4 * torch.randn(16000, generator=torch.Generator().manual_seed(0)).cumsum(0).sin().numpy()
+    ours = FreezeOmniFeatureExtractor(feature_type="whisper")
+    found = ours(samples, sampling_rate=16000, return_tensors="pt")["input_features"][0]
+    whisper = WhisperFeatureExtractor()
+    # Whisper centres frame i on sample 160 i, ours on 160 i - 40.
+    shifted = np.concatenate([np.zeros(40, dtype=np.float32), samples])
+    expected = torch.from_numpy(whisper(shifted, sampling_rate=16000)["input_features"][0].T)
+    inner = slice(3, 95)
+    torch.testing.assert_close(found[inner], expected[inner], atol=1e-4, rtol=0)
+    pieces, cache = [], None
+    for start in range(0, 16000, 777):
+        frames, cache = ours.stream(samples[start : start + 777], cache)
+        pieces.append(frames)
+    pieces.append(ours.stream(None, cache, final=True)[0])
+    assert torch.equal(torch.cat(pieces, dim=1)[0], found)
+    with pytest.raises(ValueError, match="'mfcc'"):
+        FreezeOmniFeatureExtractor(feature_type="mfcc")

@@ -2,6 +2,7 @@
 """Log-mel frames of a waveform, all at once or chunk by chunk with the same numbers."""
 
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor
 from torchaudio.compliance import kaldi
 from transformers import BatchFeature, SequenceFeatureExtractor
+from transformers.audio_utils import mel_filter_bank
 from transformers.utils import logging
 
 from ..models.cache import StreamCache
@@ -17,9 +19,13 @@ from .audio import AudioContentError, AudioRateError, AudioSource, is_waveform, 
 
 logger = logging.get_logger(__name__)
 
+FEATURE_TYPES = ("kaldi", "whisper")
 FRAME_SHIFT_MS = 10
 FRAME_LENGTH_MS = 25
 PCM_SCALE = 32768.0
+# Whisper cuts a clip's log-mels 8 below its loudest bin, which a stream does not know yet. This is 8 below the
+# loudest bin of speech of ordinary level.
+WHISPER_FLOOR = -6.5
 
 
 @dataclass(frozen=True)
@@ -50,7 +56,7 @@ class FeatureCache(StreamCache):
 
 
 class FreezeOmniFeatureExtractor(SequenceFeatureExtractor):
-    """Kaldi log-mel filterbank, 25 ms frames every 10 ms (Freeze-Omni, section 3.1).
+    """Log-mel filterbank, 25 ms frames every 10 ms (Freeze-Omni, section 3.1).
 
     Frame ``i`` covers the samples [160 i - 240, 160 i + 160) at 16 kHz: nothing of the future beyond its own 10 ms.
     Audio is padded with zeros at its end to whole chunks, so the number of frames is a multiple of ``chunk_frames``.
@@ -60,6 +66,8 @@ class FreezeOmniFeatureExtractor(SequenceFeatureExtractor):
         sampling_rate: In Hz.
         chunk_frames: Frames of one chunk, 16 (160 ms) in the released model.
         max_seconds: Longest audio that is accepted; None for no limit.
+        feature_type: ``"kaldi"``, as released, or ``"whisper"``: Whisper's filters and scale, for an encoder that
+            started from its weights; its clip-wide maximum is a fixed floor here, so that it can stream.
         padding_value: Value of the frames that pad shorter rows of a batch.
     """
 
@@ -71,12 +79,16 @@ class FreezeOmniFeatureExtractor(SequenceFeatureExtractor):
         sampling_rate: int = 16000,
         chunk_frames: int = 16,
         max_seconds: float | None = 120.0,
+        feature_type: str = "kaldi",
         padding_value: float = 0.0,
         **kwargs,
     ):
         super().__init__(feature_size=feature_size, sampling_rate=sampling_rate, padding_value=padding_value, **kwargs)
         if chunk_frames < 1:
             raise ValueError(f"chunk_frames={chunk_frames} must be positive.")
+        if feature_type not in FEATURE_TYPES:
+            raise ValueError(f"feature_type={feature_type!r} is unknown; choose one of {FEATURE_TYPES}.")
+        self.feature_type = feature_type
         self.chunk_frames = chunk_frames
         self.max_seconds = max_seconds
 
@@ -206,8 +218,11 @@ class FreezeOmniFeatureExtractor(SequenceFeatureExtractor):
             samples: (B, n) float32 in [-1, 1), at least one frame (25 ms) long.
 
         Returns:
-            (B, 1 + (n - 400) // 160, feature_size), natural logarithms of energies of 16-bit samples.
+            (B, 1 + (n - 400) // 160, feature_size): natural logarithms of energies of 16-bit samples, or Whisper's
+            (log10 of the energy + 4) / 4.
         """
+        if self.feature_type == "whisper":
+            return whisper_log_mels(samples, self.feature_size, self.sampling_rate)
         return torch.stack(
             [
                 kaldi.fbank(
@@ -247,6 +262,23 @@ class FreezeOmniFeatureExtractor(SequenceFeatureExtractor):
         if not torch.isfinite(samples).all():
             raise AudioContentError("The samples hold NaN or infinite values. Repair the source of the stream.")
         return samples
+
+
+@cache
+def _whisper_filters(bins: int, sampling_rate: int) -> Tensor:
+    length = sampling_rate * FRAME_LENGTH_MS // 1000
+    filters = mel_filter_bank(
+        length // 2 + 1, bins, 0.0, sampling_rate / 2, sampling_rate, norm="slaney", mel_scale="slaney"
+    )
+    return torch.from_numpy(filters).float()
+
+
+def whisper_log_mels(samples: Tensor, bins: int = 80, sampling_rate: int = 16000) -> Tensor:
+    """(B, n) samples to (B, 1 + (n - 400) // 160, bins) frames on Whisper's scale, without its padding."""
+    length, shift = sampling_rate * FRAME_LENGTH_MS // 1000, sampling_rate * FRAME_SHIFT_MS // 1000
+    frames = samples.unfold(1, length, shift) * torch.hann_window(length, device=samples.device)
+    energy = torch.fft.rfft(frames).abs().square() @ _whisper_filters(bins, sampling_rate).to(samples.device)
+    return (energy.clamp(min=1e-10).log10().clamp(min=WHISPER_FLOOR) + 4.0) / 4.0
 
 
 def _to_batch(audio: AudioSource | list[AudioSource]) -> list[AudioSource]:
