@@ -216,6 +216,16 @@ class TestRefused:
         path.write_text(yaml.safe_dump(settings))
         assert "abs-enc" in self.run(broken)
 
+    def test_settings_that_contradict_each_other(self, broken):
+        path = broken / "audiollm/train.yaml"
+        settings = yaml.safe_load(path.read_text())
+        settings["encoder_conf"]["para_conf"]["transformer"]["transformer-left_chunks"] = -1
+        path.write_text(yaml.safe_dump(settings))
+        assert "left_chunks=-1" in self.run(broken)
+        del settings["encoder_conf"]
+        path.write_text(yaml.safe_dump(settings))
+        assert "encoder_conf" in self.run(broken)
+
     def test_other_llm(self, broken, tmp_path):
         llm = tiny.language_model(width=48)
         llm.save_pretrained(tmp_path / "llm")

@@ -114,6 +114,27 @@ def test_stream_and_batch_equal_offline_rows(name):
     assert int(padded.attention_mask[1].sum()) == len(alone) == int(adapter.output_lengths(torch.tensor(13)))
 
 
+@torch.no_grad()
+def test_stacked_frames_stream_and_pad():
+    torch.manual_seed(0)
+    config = FreezeOmniAdapterConfig(input_size=6, output_size=10, kernel_size=3, stack_frames=2)
+    adapter = FreezeOmniAdapter(config).eval()
+    assert config.stride == 4 and adapter.proj.in_features == 24
+    features = torch.randn(2, 24, 6)
+    mask = torch.ones(2, 24)
+    mask[1, 15:] = 0
+    offline = adapter(features, mask)
+    alone = adapter(features[1:, :15]).last_hidden_state[0]
+    assert len(alone) == 4 == int(offline.attention_mask[1].sum()) == int(adapter.output_lengths(torch.tensor(15)))
+    torch.testing.assert_close(offline.last_hidden_state[1, :4], alone, atol=1e-5, rtol=0)
+    cache, outputs = None, []
+    for piece in features[:1].split(8, dim=1):
+        output = adapter(piece, cache=cache, use_cache=True)
+        outputs.append(output.last_hidden_state)
+        cache = output.cache
+    torch.testing.assert_close(torch.cat(outputs, 1)[0], offline.last_hidden_state[0], atol=1e-5, rtol=0)
+
+
 def test_wrong_width_is_named():
     adapter, _ = unit_adapter("linear")
     with pytest.raises(ValueError, match="takes width"):

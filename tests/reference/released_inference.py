@@ -23,9 +23,7 @@ HOP = 160  # samples between two fbank frames
 PIECE_ENDS = tuple("。：？！.?!\n")
 
 
-# --- files ---------------------------------------------------------------------------------------------------
-
-
+# --- files ---
 def load(checkpoints: Path, llm: Path) -> SimpleNamespace:
     """Reads the released folders: one weight dictionary per file, settings as stored."""
     checkpoints = Path(checkpoints)
@@ -35,8 +33,7 @@ def load(checkpoints: Path, llm: Path) -> SimpleNamespace:
     codec = torch.load(checkpoints / "codec/final.pt", weights_only=True)
     language = AutoModelForCausalLM.from_pretrained(llm, dtype=torch.float32).eval()
     stored = {k.removeprefix("llm_decoder."): v for k, v in audio.items() if k.startswith("llm_decoder.")}
-    if stored:  # a full state dictionary; aliases of the same tensors are not named in the plain model
-        language.load_state_dict(stored, strict=False)
+    language.load_state_dict(stored, strict=False)  # of a full state dictionary; aliases have no place
     if "encoder.global_cmvn.mean" not in audio:
         mean, istd = read_cmvn(checkpoints / "audiollm/global_cmvn", train["is_json_cmvn"])
         audio.update({"encoder.global_cmvn.mean": mean, "encoder.global_cmvn.istd": istd})
@@ -91,9 +88,7 @@ def _layer_norm(w: dict, name: str, x: torch.Tensor, eps: float = 1e-5) -> torch
     return F.layer_norm(x, x.shape[-1:], w[f"{name}.weight"], w[f"{name}.bias"], eps)
 
 
-# --- front end -----------------------------------------------------------------------------------------------
-
-
+# --- front end ---
 def fbank_chunks(wav: torch.Tensor, frames: int) -> torch.Tensor:
     """16 kHz sound in [-1, 1) to chunks of 3 old + ``frames`` new log-mel frames.
 
@@ -112,9 +107,7 @@ def fbank_chunks(wav: torch.Tensor, frames: int) -> torch.Tensor:
     return torch.stack(chunks)
 
 
-# --- speech encoder ------------------------------------------------------------------------------------------
-
-
+# --- speech encoder ---
 def cmvn(m, x: torch.Tensor) -> torch.Tensor:
     return (x - m.audio["encoder.global_cmvn.mean"]) * m.audio["encoder.global_cmvn.istd"]
 
@@ -182,9 +175,7 @@ def _encoder_attention(m, name: str, x: torch.Tensor, cache, start: int, keep: i
     return _linear(w, name + "linear_out", mixed.transpose(1, 2).flatten(2)), (k[:, :, -keep:], v[:, :, -keep:])
 
 
-# --- adapter -------------------------------------------------------------------------------------------------
-
-
+# --- adapter ---
 def adapt_chunk(m, x: torch.Tensor, caches: list) -> torch.Tensor:
     """Causal convolution(s), the last one of stride 2; ``caches`` is [] at the start, then [input of conv1d2]
     or [input of conv1d2, input of conv1d1]. There are two convolutions where four times the width is still
@@ -219,9 +210,7 @@ def adapt_chunk(m, x: torch.Tensor, caches: list) -> torch.Tensor:
     return _linear(w, "adpter.project", x.transpose(1, 2))
 
 
-# --- listening -----------------------------------------------------------------------------------------------
-
-
+# --- listening ---
 def embed(m, ids: list[int]) -> torch.Tensor:
     return m.language.get_input_embeddings()(torch.tensor([ids], dtype=torch.long))
 
@@ -241,8 +230,8 @@ def begin(m) -> DynamicCache:
 def listen(m, chunks: torch.Tensor, kv: DynamicCache) -> list[SimpleNamespace]:
     """States "sl" (first chunk) and "cl": encoder, adapter, LLM and state head chunk by chunk.
 
-    The first chunk is preceded by the end mark that closes what came before, the user prefix and the prompt
-    vectors. What the state head says is recorded and not obeyed, as in the offline script.
+    Each step keeps what the state head says; it is not obeyed, as in the offline script. The first chunk is
+    preceded by the end mark that closes what came before, the user prefix and the prompt vectors.
     """
     encoder_cache, adapter_cache, pe_index, steps = [None] * m.conf["num_blocks"], [], 0, []
     for index, chunk in enumerate(chunks):
@@ -258,22 +247,19 @@ def listen(m, chunks: torch.Tensor, kv: DynamicCache) -> list[SimpleNamespace]:
         logits = _linear(m.audio, "predictor_head", hidden)
         chances = logits[0, :, :-1].softmax(-1)[-1]  # the last class takes no part
         state = "el" if chances[2] > 0.5 else "ss" if chances[1] > 0.5 else "cl"
-        steps.append(SimpleNamespace(**{k: v for k, v in locals().items() if k in SHOWN}))
+        steps.append(SimpleNamespace(encoded=encoded, adapted=adapted, vectors=vectors, hidden=hidden, logits=logits))
+        vars(steps[-1]).update(chances=chances, state=state, pe_index=pe_index)
     steps[-1].encoder_cache, steps[-1].adapter_cache = encoder_cache, adapter_cache
     return steps
 
 
-SHOWN = ("encoded", "adapted", "vectors", "hidden", "logits", "chances", "state", "pe_index")
-
-
-# --- text answer ---------------------------------------------------------------------------------------------
-
-
+# --- text answer ---
 def answer(m, kv: DynamicCache, limit: int = 128) -> SimpleNamespace:
     """States "ss" and "cs": the suffix, then one token at a time until the end mark or more than ``limit``.
 
     The hidden state kept with a token is the one that produced it. Text is cut where the newly decoded piece ends
-    a sentence, except at "." after a digit; the first token's text arrives together with the second token's.
+    a sentence, except at "." after a digit; the first token's text arrives together with the second token's. (With
+    one token alone the released script has no text at all and ends with an error.)
     """
     ids, hidden_states, logits, segments = [], [], [], []
     pending, text, whole, last = [], "", "", ""
@@ -300,14 +286,8 @@ def answer(m, kv: DynamicCache, limit: int = 128) -> SimpleNamespace:
         last = decoded
     if pending:
         segments.append((text, torch.cat(pending)))
-    return SimpleNamespace(
-        ids=ids,
-        text=whole,
-        ended=token == m.eod,
-        hidden=torch.cat(hidden_states),
-        logits=torch.cat(logits),
-        segments=segments,
-    )
+    thought = {"hidden": torch.cat(hidden_states), "logits": torch.cat(logits)}
+    return SimpleNamespace(ids=ids, text=whole, ended=token == m.eod, segments=segments, **thought)
 
 
 def post_process(text: str) -> str:
@@ -324,9 +304,7 @@ def post_process(text: str) -> str:
     return text
 
 
-# --- speech decoder ------------------------------------------------------------------------------------------
-
-
+# --- speech decoder ---
 def llama_block(m, name: str, x: torch.Tensor, cache: list, positions: torch.Tensor) -> torch.Tensor:
     """A LLaMA block without any mask; ``cache`` [K, V] (rotated keys) is extended in place."""
     w, heads = m.decoder, m.decoder_conf[2]["transformer_attention_heads"]
@@ -389,19 +367,14 @@ def speak(m, text: torch.Tensor, prefix: torch.Tensor, window: int, penalty: flo
             for token in tokens[-window:]:
                 scores[token] /= penalty
         token = int(scores.argmax())
-        if token == eos:
-            ended = True
+        if ended := token == eos:
             break
         tokens.append(token)
-    logits = torch.stack(logits)
-    return SimpleNamespace(
-        tokens=tokens[1:], logits=logits, ended=ended, pre_nn_out=pre_nn_out, prefix_cache=prefix_cache
-    )
+    inner = {"logits": torch.stack(logits), "pre_nn_out": pre_nn_out, "prefix_cache": prefix_cache}
+    return SimpleNamespace(tokens=tokens[1:], ended=ended, **inner)
 
 
-# --- codec ---------------------------------------------------------------------------------------------------
-
-
+# --- codec ---
 def weight(w: dict, name: str) -> torch.Tensor:
     """g v / |v|, the length taken over all but the first dimension (the input channels of a transposed one)."""
     v = w[f"{name}.weight_v"]
@@ -429,10 +402,8 @@ def generate_sound(m, codes: torch.Tensor) -> torch.Tensor:
     """
     w, q, c = m.codec["generator"], m.codec["quantizer"], m.codec_conf
     x = q["quantizer_modules.0.embedding.weight"][codes].transpose(1, 2)
-    voice = [
-        q[f"quantizer_modules_globaltokens.{j}.embedding.weight"][code] for j, code in enumerate(c["global_tokens"])
-    ]
-    voice = torch.cat(voice)[None, :, None]
+    books = [q[f"quantizer_modules_globaltokens.{j}.embedding.weight"] for j in range(len(c["global_tokens"]))]
+    voice = torch.cat([book[code] for book, code in zip(books, c["global_tokens"], strict=True)])[None, :, None]
     x = _conv(w, "conv_pre", x, padding=3)
     kernels = c["resblock_kernel_sizes"]
     for i, (rate, size) in enumerate(zip(c["upsample_rates"], c["upsample_kernel_sizes"], strict=True)):
@@ -484,26 +455,22 @@ def encode_sound(m, wav: torch.Tensor) -> SimpleNamespace:
         x = total / len(kernels)
         voice = _voice(w, x, c["global_feature_conv"]) if i == 1 else voice
     latent = F.conv1d(F.leaky_relu(x), w["conv_post.weight"], w["conv_post.bias"], padding=1)
-    books = len([name for name in q if name.startswith("quantizer_modules_globaltokens.")])
-    voice_codes = [
-        _nearest(part, q[f"quantizer_modules_globaltokens.{j}.embedding.weight"])
-        for j, part in enumerate(voice.chunk(books, dim=-1))
-    ]
+    books = [q[f"quantizer_modules_globaltokens.{j}.embedding.weight"] for j in range(c["global_code_num"])]
+    parts = voice.chunk(len(books), dim=-1)
+    voice_codes = [_nearest(part, book) for part, book in zip(parts, books, strict=True)]
     codes = _nearest(latent[0].T, q["quantizer_modules.0.embedding.weight"])[None]
     return SimpleNamespace(latent=latent, voice=voice, codes=codes, voice_codes=torch.stack(voice_codes, dim=-1))
 
 
 def _voice(w: dict, x: torch.Tensor, conf: list) -> torch.Tensor:
+    """Three convolutions, mean over time, linear layer and BatchNorm."""
     name, (*_, kernel, stride) = "GlobalTokenEncoder.", conf
     for j in (0, 2, 4):
-        x = F.leaky_relu(F.conv1d(x, w[f"{name}conv.{j}.weight"], stride=stride, padding=VOICE_PADDING(kernel)), 0.1)
+        # A padding of one is certain for the released kernel 3 of stride 1 only.
+        x = F.leaky_relu(F.conv1d(x, w[f"{name}conv.{j}.weight"], stride=stride, padding=(kernel - stride) // 2), 0.1)
     x = F.leaky_relu(_linear(w, name + "fn.0", x.mean(-1)), 0.1)
     stats = [w[f"{name}fn.2.{n}"] for n in ("running_mean", "running_var", "weight", "bias")]
     return F.batch_norm(x, *stats, eps=1e-5)
-
-
-def VOICE_PADDING(kernel):
-    return 0
 
 
 def _nearest(x: torch.Tensor, book: torch.Tensor) -> torch.Tensor:
@@ -511,24 +478,23 @@ def _nearest(x: torch.Tensor, book: torch.Tensor) -> torch.Tensor:
     return distance.argmin(1)
 
 
-# --- the whole -----------------------------------------------------------------------------------------------
-
-
+# --- the whole ---
 @torch.no_grad()
 def reply(m, wav: torch.Tensor, kv: DynamicCache | None = None) -> SimpleNamespace:
     """A spoken question to the answer's text and sound, with the settings of ``server.json``."""
     kv = begin(m) if kv is None else kv
-    chunks = fbank_chunks(wav, 4 * m.conf["chunk_size"])
-    steps = listen(m, chunks, kv)
+    steps = listen(m, chunks := fbank_chunks(wav, 4 * m.conf["chunk_size"]), kv)
     heard = kv.get_seq_length()
     text = answer(m, kv)
     spoken, sounds, width, s = [], [], m.decoder_conf[0], m.server
     for words, hidden in text.segments:
         text_ids = m.tokenizer.encode(post_process(words))
+        if not text_ids:  # nothing left to say; the released script ends with an error here
+            continue
         vectors = embed(m, text_ids).reshape(1, -1, width)
         voice = speak(m, vectors, hidden.reshape(1, -1, width), s["decoder_penalty_window_size"], s["decoder_penalty"])
         voice.text, voice.text_ids = words, text_ids
         spoken.append(voice)
         if voice.tokens:
             sounds.append(codec_windows(m, voice.tokens, s["decoder_chunk_size"], s["decoder_chunk_overlap_size"]))
-    return SimpleNamespace(chunks=chunks, steps=steps, heard=heard, text=text, spoken=spoken, sound=sounds, kv=kv)
+    return SimpleNamespace(chunks=chunks, steps=steps, heard=heard, text=text, spoken=spoken, sounds=sounds, kv=kv)

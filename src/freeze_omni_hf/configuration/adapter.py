@@ -17,6 +17,7 @@ class FreezeOmniAdapterConfig(PreTrainedConfig):
             (two causal convolutions, no stride) or ``"linear"``.
         input_size: Width of the speech encoder.
         output_size: Width of the LLM.
+        stack_frames: Encoder frames that are joined to one wide frame first (2 for an encoder of 50 frames a second).
         num_convs: Convolutions of the subsampling kind, 1 or 2. The first doubles the width, the second doubles it
             again.
         kernel_size: Kernel of the convolutions.
@@ -33,6 +34,7 @@ class FreezeOmniAdapterConfig(PreTrainedConfig):
     adapter_type: str = "subsampling"
     input_size: int = 1024
     output_size: int = 3584
+    stack_frames: int = 1
     num_convs: int = 1
     kernel_size: int = 5
     norm: str = "layer"
@@ -45,6 +47,8 @@ class FreezeOmniAdapterConfig(PreTrainedConfig):
         super().__post_init__(**kwargs)
         if self.adapter_type not in ADAPTER_TYPES:
             raise ValueError(f"adapter_type={self.adapter_type!r} is unknown; choose one of {ADAPTER_TYPES}.")
+        if self.stack_frames < 1:
+            raise ValueError(f"stack_frames={self.stack_frames} must be at least 1.")
         if self.num_convs not in (1, 2):
             raise ValueError(f"num_convs={self.num_convs} must be 1 or 2.")
         if self.kernel_size < 2:
@@ -57,7 +61,7 @@ class FreezeOmniAdapterConfig(PreTrainedConfig):
     @property
     def stride(self) -> int:
         """Encoder frames per output vector."""
-        return 2 if self.adapter_type == "subsampling" else 1
+        return self.stack_frames * (2 if self.adapter_type == "subsampling" else 1)
 
 
 __all__ = ["FreezeOmniAdapterConfig"]

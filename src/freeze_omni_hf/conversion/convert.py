@@ -80,7 +80,12 @@ def convert(
         raise ConversionError(f"{checkpoints} is no folder: give the one that holds audiollm/, decoder/ and codec/.")
     if output.exists() and any(output.iterdir()) and not overwrite:
         raise ConversionError(f"{output} is not empty: choose another --output, or --force to replace it.")
-    config, chat_template = _build_config(checkpoints, llm)
+    try:
+        config, chat_template = _build_config(checkpoints, llm)
+    except ConversionError:
+        raise
+    except (KeyError, ValueError) as error:
+        raise ConversionError(f"The settings in {checkpoints} cannot be followed: {error}") from error
     state, report = _read_weights(checkpoints, config, dtype)
     with without_language_model(), torch.device("meta"):
         model = FreezeOmniForConditionalGeneration(config)
@@ -153,7 +158,9 @@ def _read_weights(
         ours = released.audio_name(name, config.adapter_config)
         if ours is None or (ours == "prompt_embeddings.weight" and not config.prompt_length):
             report.ignored[f"{AUDIO_FILE}: {name}"] = (
-                "part of the LLM" if name.startswith("llm_decoder.") else "not used in inference"
+                "part of the LLM, which is read from its own folder"
+                if name.startswith("llm_decoder.")
+                else "not used in inference"
             )
         else:
             take(AUDIO_FILE, name, ours, tensor)

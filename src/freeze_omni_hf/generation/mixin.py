@@ -393,14 +393,15 @@ class _Voice:
         if segment.text is None:
             if all(token in self.silent for token in ids.tolist()):
                 return None
-        elif not segment.text.strip():
-            return None
         elif self.settings.segment_text_cleaner is not None:
+            # As released: white space alone becomes a full stop and is spoken; nothing at all is not.
             cleaned = CLEANERS[self.settings.segment_text_cleaner](segment.text)
             tokens = self.tokenizer(cleaned, add_special_tokens=False)["input_ids"]
             if not tokens:
                 return None
             ids = torch.tensor(tokens, device=ids.device)
+        elif not segment.text.strip():
+            return None
         return SpokenSegment(segment.row, segment.text, ids, hidden)
 
     def _voices(self, row: int | None = None) -> Any:

@@ -62,7 +62,7 @@ class FreezeOmniAdapter(PreTrainedModel):
 
     def __init__(self, config: FreezeOmniAdapterConfig):
         super().__init__(config)
-        size = config.input_size
+        size = config.input_size * config.stack_frames
         if config.adapter_type == "linear":
             sizes = []
         elif config.adapter_type == "cnn":
@@ -99,8 +99,8 @@ class FreezeOmniAdapter(PreTrainedModel):
         """Adapt utterances (no cache) or the next frames of streams.
 
         Args:
-            hidden_states: (B, T, input_size). In a stream of the subsampling kind T is even in every call but the
-                last, so that the stride keeps its phase.
+            hidden_states: (B, T, input_size). In a stream T is a multiple of the stride in every call but the last,
+                so that the stride keeps its phase.
             attention_mask: (B, T), 1 on real frames; rows are padded at their end.
             cache: Last inputs of each convolution.
             use_cache: Return the cache for the next call.
@@ -115,7 +115,11 @@ class FreezeOmniAdapter(PreTrainedModel):
         attention_mask = attention_mask.bool()
         streaming = cache is not None or use_cache
         cache = cache if cache is not None else self.init_cache(hidden_states.shape[0])
-        hidden = (hidden_states * attention_mask.unsqueeze(-1)).transpose(1, 2)
+        hidden = hidden_states * attention_mask.unsqueeze(-1)
+        if self.config.stack_frames > 1:
+            missing = -hidden.shape[1] % self.config.stack_frames
+            hidden = F.pad(hidden, (0, 0, 0, missing)).unflatten(1, (-1, self.config.stack_frames)).flatten(2)
+        hidden = hidden.transpose(1, 2)
         inputs = []
         for conv, past in zip(self.convs, cache.inputs, strict=True):
             hidden, past = conv(hidden, past)
