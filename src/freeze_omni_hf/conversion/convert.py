@@ -137,7 +137,8 @@ def _build_config(checkpoints: Path, llm: str) -> tuple[FreezeOmniConfig, dict[s
         prompt_length=model.get("prompt_num", 5) if prompts else 0,
         num_tasks=model.get("task_num", 10),
         num_states=model.get("predict_usr_state", 0),
-        llm_name_or_path=str(llm),
+        # A folder by its full path, so that the checkpoint finds it from anywhere.
+        llm_name_or_path=str(Path(llm).resolve()) if Path(llm).is_dir() else str(llm),
     )
     return config, {"released": template, "jinja": chat_template_from_released(template)}
 
