@@ -1,0 +1,126 @@
+# Copyright 2026 The freeze-omni-hf team. Licensed under the Apache License, Version 2.0.
+"""Rows of the data contracts become padded batches; audio is decoded, augmented and turned into features here."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .data import DataError, RowReport, decode_row
+
+
+Augment = Callable[[np.ndarray, np.random.Generator, list[np.ndarray]], np.ndarray]
+
+
+def pad_rows(rows: list[list[int]], value: int) -> Tensor:
+    """(B, longest) of lists of different length, padded at their end."""
+    longest = max(len(row) for row in rows)
+    return torch.tensor([row + [value] * (longest - len(row)) for row in rows])
+
+
+@dataclass
+class AudioCollator:
+    """Features of a batch of rows. A row that cannot be read is left out of its batch and noted in ``report``.
+
+    Args:
+        processor: The model's processor.
+        augment: Changes samples in training (`Augmentation`); None leaves them alone.
+        max_seconds: Longer audio is left out.
+    """
+
+    processor: Any
+    augment: Augment | None = None
+    max_seconds: float | None = 30.0
+    report: RowReport = field(default_factory=RowReport)
+
+    def read(self, rows: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], list[np.ndarray]]:
+        """The rows that can be read, and their samples.
+
+        Raises:
+            DataError: none of the batch can be read.
+        """
+        rate = self.processor.feature_extractor.sampling_rate
+        decoded = [(row, decode_row(row, self.report, rate, self.max_seconds)) for row in rows]
+        kept = [(row, wave) for row, wave in decoded if wave is not None]
+        if not kept:
+            raise DataError(f"No row of a whole batch can be read.\n{self.report}")
+        rows, waves = [row for row, _ in kept], [wave for _, wave in kept]
+        if self.augment is not None:
+            # From torch's generator, whose state Trainer saves: a resumed run draws what a straight one would have.
+            seeds = torch.randint(0, 2**31 - 1, (len(waves),)).tolist()
+            waves = [
+                self.augment(wave, np.random.default_rng(seed), waves[:place] + waves[place + 1 :])
+                for place, (wave, seed) in enumerate(zip(waves, seeds, strict=True))
+            ]
+        return rows, waves
+
+
+@dataclass
+class TranscriptCollator(AudioCollator):
+    """Audio and the LLM's token ids of its transcript, for CTC (input 1)."""
+
+    def __call__(self, rows: list[dict[str, Any]]) -> dict[str, Tensor]:
+        rows, waves = self.read(rows)
+        extractor = self.processor.feature_extractor
+        features = extractor(waves, sampling_rate=extractor.sampling_rate, return_tensors="pt")
+        tokens = self.processor.tokenizer([row["text"] for row in rows], add_special_tokens=False)["input_ids"]
+        return {**features, "labels": pad_rows(tokens, -100)}
+
+
+@dataclass
+class ConversationCollator(AudioCollator):
+    """Spoken user turn and the text to be said after it, through the LLM (input 2 and 3).
+
+    Args:
+        target: Column of the text to predict: ``"text"`` (the transcript) or ``"answer"``.
+        task: Task whose embedding stands before the audio (``"transcribe"``), or None for the learned prompt.
+        teacher: Also give the same conversation as text, for distillation.
+    """
+
+    target: str = "text"
+    task: str | None = None
+    teacher: bool = False
+
+    def __call__(self, rows: list[dict[str, Any]]) -> dict[str, Tensor]:
+        rows, waves = self.read(rows)
+        rate = self.processor.feature_extractor.sampling_rate
+        spoken = [
+            [{"role": "user", "content": [{"type": "audio", "array": wave, "sampling_rate": rate}]}] for wave in waves
+        ]
+        settings = {"tokenize": True, "return_dict": True, "add_generation_prompt": True, "padding": False}
+        answers = self._answers(rows)
+        batch = self.processor.apply_chat_template(spoken, task=self.task, return_tensors=None, **settings)
+        inputs = self._join(batch["input_ids"], answers)
+        for name in ("input_features", "feature_attention_mask", "task_ids"):
+            if name in batch:
+                inputs[name] = _stack(batch[name])
+        if self.teacher:
+            written = [[{"role": "user", "content": row["text"]}] for row in rows]
+            text = self.processor.apply_chat_template(written, return_tensors=None, **settings)
+            inputs.update({f"teacher_{name}": value for name, value in self._join(text["input_ids"], answers).items()})
+        return inputs
+
+    def _answers(self, rows: list[dict[str, Any]]) -> list[list[int]]:
+        tokenizer = self.processor.tokenizer
+        texts = [row[self.target] for row in rows]
+        return [ids + [tokenizer.eos_token_id] for ids in tokenizer(texts, add_special_tokens=False)["input_ids"]]
+
+    def _join(self, prompts: list[list[int]], answers: list[list[int]]) -> dict[str, Tensor]:
+        """Prompt and answer, padded at the end; only the answer is supervised."""
+        rows = [list(prompt) + answer for prompt, answer in zip(prompts, answers, strict=True)]
+        labels = [[-100] * len(prompt) + answer for prompt, answer in zip(prompts, answers, strict=True)]
+        return {
+            "input_ids": pad_rows(rows, self.processor.pad_token_id),
+            "attention_mask": pad_rows([[1] * len(row) for row in rows], 0),
+            "labels": pad_rows(labels, -100),
+        }
+
+
+def _stack(values: Any) -> Tensor:
+    return torch.as_tensor(np.stack([np.asarray(value) for value in values]))
+
+
+__all__ = ["AudioCollator", "ConversationCollator", "TranscriptCollator", "pad_rows"]

@@ -1,0 +1,54 @@
+# Copyright 2026 The freeze-omni-hf team. Licensed under the Apache License, Version 2.0.
+"""Before input stage 1, for an encoder that started from Whisper: learn to work in 160 ms chunks by following itself.
+
+Run as: python training/input0_chunks.py --config training/recipes/smollm2-135m/input0.yaml
+"""
+
+from dataclasses import dataclass, field
+
+from transformers import Trainer, TrainingArguments
+from transformers.trainer_utils import get_last_checkpoint
+from trl import TrlParser
+
+from freeze_omni_hf.training.chunks import FreezeOmniForChunks
+from freeze_omni_hf.training.collators import TranscriptCollator
+from freeze_omni_hf.training.data import load_rows
+from freeze_omni_hf.training.new_model import ModelArguments, load_or_build
+from freeze_omni_hf.training.stages import FrozenParts, in_cache, save_stage, train_only
+
+
+@dataclass
+class StageArguments:
+    """What this stage reads."""
+
+    train: list[dict] = field(default_factory=list, metadata={"help": "Specs of the training rows (load_rows)."})
+    test: dict = field(default_factory=dict, metadata={"help": "Names and specs of the evaluation sets."})
+    fixed_share: float = field(default=0.5, metadata={"help": "Share of batches under the configured chunk size."})
+    max_seconds: float = field(default=15.0, metadata={"help": "Longer training rows are left out."})
+
+
+def main() -> None:
+    stage, model_arguments, arguments = TrlParser(
+        (StageArguments, ModelArguments, TrainingArguments)
+    ).parse_args_and_config()
+    arguments.output_dir = in_cache(arguments.output_dir)
+    model, processor = load_or_build(model_arguments)
+    train_only(model, ["speech_encoder"])
+    trainer = Trainer(
+        model=FreezeOmniForChunks(model, stage.fixed_share),
+        args=arguments,
+        train_dataset=load_rows(stage.train),
+        eval_dataset={name: load_rows(spec) for name, spec in stage.test.items()} or None,
+        data_collator=TranscriptCollator(processor, max_seconds=stage.max_seconds),
+        compute_metrics=lambda prediction: {"similarity": float(prediction.predictions.mean())},
+        preprocess_logits_for_metrics=lambda similarity, labels: similarity.reshape(1),
+        callbacks=[FrozenParts({"the LLM": model.language_model})],
+    )
+    resume = arguments.resume_from_checkpoint or get_last_checkpoint(arguments.output_dir)
+    trainer.train(resume_from_checkpoint=resume)
+    print(trainer.data_collator.report)
+    save_stage(model, processor, arguments.output_dir)
+
+
+if __name__ == "__main__":
+    main()
