@@ -18,7 +18,7 @@ from freeze_omni_hf.training.augmentation import Augmentation
 from freeze_omni_hf.training.collators import TranscriptCollator
 from freeze_omni_hf.training.data import load_rows
 from freeze_omni_hf.training.new_model import ModelArguments, load_or_build
-from freeze_omni_hf.training.stages import FrozenParts, UnfreezeAt, in_cache, save_stage, train_only
+from freeze_omni_hf.training.stages import FrozenParts, UnfreezeAt, encoder_optimizer, in_cache, save_stage, train_only
 
 
 @dataclass
@@ -55,7 +55,7 @@ def main() -> None:
         data_collator=TranscriptCollator(processor, augment, stage.max_seconds),
         compute_metrics=partial(transcript_errors, aligner, processor.tokenizer),
         preprocess_logits_for_metrics=best_path,
-        optimizers=(optimizer(aligner, stage, arguments), None),
+        optimizers=(encoder_optimizer(aligner, model.speech_encoder, stage.encoder_learning_rate, arguments), None),
         callbacks=[
             FrozenParts({"the LLM": model.language_model}),
             UnfreezeAt(model.speech_encoder, stage.encoder_frozen_steps),
@@ -81,17 +81,6 @@ class AlignmentTrainer(Trainer):
             return super().get_eval_dataloader(eval_dataset)
         finally:
             self.data_collator = collator
-
-
-def optimizer(aligner: FreezeOmniForAlignment, stage: StageArguments, arguments: TrainingArguments):
-    """AdamW; the encoder, where it was trained before, moves more slowly than the adapter."""
-    encoder = [p for p in aligner.model.speech_encoder.parameters() if p.requires_grad]
-    known = {id(parameter) for parameter in encoder}
-    others = [p for p in aligner.parameters() if p.requires_grad and id(p) not in known]
-    groups = [{"params": encoder, "lr": stage.encoder_learning_rate}, {"params": others}]
-    return torch.optim.AdamW(
-        groups, lr=arguments.learning_rate, betas=(0.9, 0.98), weight_decay=arguments.weight_decay
-    )
 
 
 def best_path(logits, labels):

@@ -10,7 +10,6 @@ Run as: accelerate launch training/input2_transcribe.py --config training/recipe
 
 from dataclasses import dataclass, field
 
-import torch
 from transformers import Trainer, TrainingArguments
 from transformers.trainer_utils import get_last_checkpoint
 from trl import TrlParser
@@ -19,7 +18,7 @@ from freeze_omni_hf.training.augmentation import Augmentation
 from freeze_omni_hf.training.collators import ConversationCollator
 from freeze_omni_hf.training.data import load_rows
 from freeze_omni_hf.training.new_model import ModelArguments, load_or_build
-from freeze_omni_hf.training.stages import FrozenParts, in_cache, save_stage, train_only
+from freeze_omni_hf.training.stages import FrozenParts, encoder_optimizer, in_cache, save_stage, train_only
 
 
 @dataclass
@@ -62,7 +61,7 @@ def main() -> None:
         train_dataset=train,
         eval_dataset=test or None,
         data_collator=ConversationCollator(processor, augment, stage.max_seconds, **settings),
-        optimizers=(optimizer(model, stage, arguments), None),
+        optimizers=(encoder_optimizer(model, model.speech_encoder, stage.encoder_learning_rate, arguments), None),
         callbacks=[FrozenParts({"the LLM": model.language_model, **frozen})],
     )
     resume = arguments.resume_from_checkpoint or get_last_checkpoint(arguments.output_dir)
@@ -71,17 +70,6 @@ def main() -> None:
     save_stage(model, processor, arguments.output_dir)
     if test:
         trainer.save_metrics("eval", trainer.evaluate())
-
-
-def optimizer(model, stage: StageArguments, arguments: TrainingArguments):
-    """AdamW; the encoder moves more slowly than the rest."""
-    encoder = [p for p in model.speech_encoder.parameters() if p.requires_grad]
-    known = {id(parameter) for parameter in encoder}
-    others = [p for p in model.parameters() if p.requires_grad and id(p) not in known]
-    groups = [{"params": others}] + ([{"params": encoder, "lr": stage.encoder_learning_rate}] if encoder else [])
-    return torch.optim.AdamW(
-        groups, lr=arguments.learning_rate, betas=(0.9, 0.98), weight_decay=arguments.weight_decay
-    )
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 
 import inspect
 import os
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
@@ -159,7 +159,7 @@ class FreezeOmniForConditionalGeneration(FreezeOmniPreTrainedModel, FreezeOmniGe
         whole = config.llm_saved and language_model is None
         if whole:
             own_dtype = "auto" if dtype is None else dtype
-        with _nothing() if whole else without_language_model():
+        with nullcontext() if whole else without_language_model():
             model, info = super().from_pretrained(
                 place, *model_args, config=config, dtype=own_dtype, output_loading_info=True, **kwargs
             )
@@ -530,11 +530,6 @@ class FreezeOmniForConditionalGeneration(FreezeOmniPreTrainedModel, FreezeOmniGe
 
 def _parameters(kind: type) -> set[str]:
     return set(inspect.signature(kind.forward).parameters)
-
-
-@contextmanager
-def _nothing():
-    yield
 
 
 __all__ = [

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 from transformers import TrainerCallback
 
@@ -36,6 +37,26 @@ def train_only(model: FreezeOmniForConditionalGeneration, parts: Iterable[str]) 
     for part in parts:
         getattr(model, part).requires_grad_(True)
     return [name for name, parameter in model.named_parameters() if parameter.requires_grad]
+
+
+def encoder_optimizer(
+    module: nn.Module, encoder: nn.Module, encoder_learning_rate: float, arguments: Any
+) -> torch.optim.AdamW:
+    """AdamW over what is trainable in ``module``; its speech encoder has a learning rate of its own.
+
+    Args:
+        module: What is trained.
+        encoder: The speech encoder inside it.
+        encoder_learning_rate: Learning rate of the encoder's parameters.
+        arguments: `TrainingArguments` for the others' learning rate, and the weight decay of all.
+    """
+    slow = [parameter for parameter in encoder.parameters() if parameter.requires_grad]
+    known = {id(parameter) for parameter in slow}
+    others = [p for p in module.parameters() if p.requires_grad and id(p) not in known]
+    groups = [{"params": others}] + ([{"params": slow, "lr": encoder_learning_rate}] if slow else [])
+    return torch.optim.AdamW(
+        groups, lr=arguments.learning_rate, betas=(0.9, 0.98), weight_decay=arguments.weight_decay
+    )
 
 
 class FrozenParts(TrainerCallback):
@@ -82,4 +103,4 @@ def in_cache(path: str) -> str:
     return str(Path(path.replace("{cache}", str(cache_dir()))).expanduser())
 
 
-__all__ = ["PARTS", "FrozenParts", "UnfreezeAt", "in_cache", "save_stage", "train_only"]
+__all__ = ["PARTS", "FrozenParts", "UnfreezeAt", "encoder_optimizer", "in_cache", "save_stage", "train_only"]
