@@ -7,13 +7,12 @@ Run as: accelerate launch training/input1_align.py --config training/recipes/smo
 from dataclasses import dataclass, field
 from functools import partial
 
-import torch
 from transformers import Trainer, TrainingArguments
 from transformers.trainer_utils import get_last_checkpoint
 from trl import TrlParser
 
 from freeze_omni_hf.evaluation import error_rates
-from freeze_omni_hf.training.alignment import FreezeOmniForAlignment, transcript_tokens
+from freeze_omni_hf.training.alignment import FreezeOmniForAlignment, collapse, transcript_tokens
 from freeze_omni_hf.training.augmentation import Augmentation
 from freeze_omni_hf.training.collators import TranscriptCollator
 from freeze_omni_hf.training.data import load_rows
@@ -29,7 +28,12 @@ class StageArguments:
     test: dict = field(default_factory=dict, metadata={"help": "Names and specs of the evaluation sets."})
     encoder_learning_rate: float = field(default=1e-4, metadata={"help": "Learning rate of the speech encoder."})
     encoder_frozen_steps: int = field(default=0, metadata={"help": "Steps before the speech encoder is trained too."})
+    negatives: int | None = field(default=4000, metadata={"help": "Tokens compared with in a batch beside its own."})
+    character_weight: float = field(default=0.5, metadata={"help": "Weight of the encoder's loss on characters."})
+    whole_share: float = field(default=0.1, metadata={"help": "Share of training batches without chunks."})
+    snap_weight: float = field(default=0.0, metadata={"help": "Weight that draws vectors to token embeddings."})
     augment: dict | None = field(default=None, metadata={"help": "Settings of Augmentation; none leaves audio alone."})
+    spec_augment: dict | None = field(default=None, metadata={"help": "Settings of SpecAugment; none leaves it out."})
     max_seconds: float = field(default=15.0, metadata={"help": "Longer training rows are left out."})
 
 
@@ -44,7 +48,14 @@ def main() -> None:
     test = {name: load_rows(spec) for name, spec in stage.test.items()}
 
     texts = [text for rows in (train, *test.values()) for text in rows["text"]]
-    aligner = FreezeOmniForAlignment(model, transcript_tokens(processor.tokenizer, texts))
+    aligner = FreezeOmniForAlignment(
+        model,
+        transcript_tokens(processor.tokenizer, texts),
+        negatives=stage.negatives,
+        character_weight=stage.character_weight,
+        whole_share=stage.whole_share,
+        snap_weight=stage.snap_weight,
+    )
     augment = Augmentation(**stage.augment) if stage.augment else None
 
     trainer = AlignmentTrainer(
@@ -52,8 +63,8 @@ def main() -> None:
         args=arguments,
         train_dataset=train,
         eval_dataset=test or None,
-        data_collator=TranscriptCollator(processor, augment, stage.max_seconds),
-        compute_metrics=partial(transcript_errors, aligner, processor.tokenizer),
+        data_collator=TranscriptCollator(processor, augment, stage.max_seconds, spec_augment=stage.spec_augment),
+        compute_metrics=partial(transcript_errors, processor.tokenizer),
         preprocess_logits_for_metrics=best_path,
         optimizers=(encoder_optimizer(aligner, model.speech_encoder, stage.encoder_learning_rate, arguments), None),
         callbacks=[
@@ -83,16 +94,14 @@ class AlignmentTrainer(Trainer):
             self.data_collator = collator
 
 
-def best_path(logits, labels):
-    """Classes of the best path (B, L), blank where a row is padded: all that the metrics need."""
-    scores, mask = logits
-    return scores.argmax(dim=-1) * mask
+def best_path(outputs, labels):
+    """(B, L) LLM tokens of the best paths: all that the metrics need."""
+    return outputs[-1]
 
 
-def transcript_errors(aligner: FreezeOmniForAlignment, tokenizer, prediction) -> dict[str, float]:
+def transcript_errors(tokenizer, prediction) -> dict[str, float]:
     """Word and character error rates of the best paths."""
-    paths = torch.from_numpy(prediction.predictions).clamp(min=0)
-    heard = tokenizer.batch_decode([aligner.collapse(path) for path in paths])
+    heard = tokenizer.batch_decode([collapse(path) for path in prediction.predictions])
     said = [[int(token) for token in row if token >= 0] for row in prediction.label_ids]
     rates = error_rates(heard, tokenizer.batch_decode(said))
     return {"wer": rates["wer"], "cer": rates["cer"]}

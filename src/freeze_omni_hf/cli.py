@@ -50,6 +50,22 @@ def build_parser() -> argparse.ArgumentParser:
     convert.add_argument("--force", action="store_true", help="overwrite a folder that is not empty")
     convert.set_defaults(run=_job("freeze_omni_hf.conversion.convert"))
 
+    evaluate = commands.add_parser("eval", parents=[common], help="measure what a checkpoint hears and how it answers")
+    evaluate.add_argument("checkpoint", nargs="?", help="folder or Hub id (default: the embedded checkpoint)")
+    evaluate.add_argument("--llm", help="folder or Hub id of the frozen LLM (default: the one that the model names)")
+    evaluate.add_argument("--suite", help="YAML file of data sets (default: those of training/prepare_data.py)")
+    evaluate.add_argument("--only", nargs="+", metavar="SET", help="only these sets of the suite")
+    evaluate.add_argument("--limit", type=_positive, help="first rows of each set only")
+    evaluate.add_argument(
+        "--ways", nargs="+", choices=("read_out", "transcribe"), default=["read_out", "transcribe"],
+        help="how transcripts are made: off the adapter's vectors, through the LLM (default: both)",
+    )  # fmt: skip
+    evaluate.add_argument("--batch-size", type=_positive, default=16, help="rows at a time (default: %(default)s)")
+    evaluate.add_argument("-o", "--output", help="folder for figures.json, rows.jsonl, table.md and figures.png")
+    evaluate.add_argument("--device", help="cpu, cuda, cuda:1, mps (default: the best there is)")
+    evaluate.add_argument("--dtype", choices=("auto", *DTYPES), default="auto", help="numbers to compute with")
+    evaluate.set_defaults(run=_job("freeze_omni_hf.evaluation.run"))
+
     env = commands.add_parser("env", parents=[common], help="show versions and devices, and name what is broken")
     env.add_argument("--fix", action="store_true", help="remove torchaudio's native libraries where they cannot load")
     env.set_defaults(run=_show_environment)

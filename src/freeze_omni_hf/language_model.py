@@ -4,6 +4,7 @@
 import hashlib
 import os
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -105,6 +106,11 @@ def warn_other_revision(config: PreTrainedConfig, llm: PreTrainedModel) -> None:
 
 
 @torch.no_grad()
+def cache_of(output: Any) -> Any:
+    """The cache in an LLM's output: ``cache`` since transformers 5.24, ``past_key_values`` before."""
+    return output.cache if "cache" in output else output.get("past_key_values")
+
+
 def language_model_fingerprint(llm: nn.Module) -> str:
     """Short digest of an LLM's weights from a sample of each tensor, equal for float32 and bfloat16 copies."""
     digest = hashlib.sha256()
@@ -130,6 +136,7 @@ def state_hash(module: nn.Module) -> str:
 
 __all__ = [
     "LanguageModelError",
+    "cache_of",
     "check_language_model",
     "language_model_fingerprint",
     "load_language_model",

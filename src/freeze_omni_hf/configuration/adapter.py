@@ -21,6 +21,13 @@ class FreezeOmniAdapterConfig(PreTrainedConfig):
         num_convs: Convolutions of the subsampling kind, 1 or 2. The first doubles the width, the second doubles it
             again.
         kernel_size: Kernel of the convolutions.
+        conv_size: Width behind the strided convolution; by default twice that of its input, as released.
+        num_blocks: Residual blocks of causal convolutions behind the strided one, which know words where an encoder
+            knows sounds (ours; none in the released model).
+        block_kernel_size: Kernel of their depthwise convolutions.
+        block_expansion: Width inside a block, as a multiple of ``conv_size``.
+        gate: Also say of each vector whether a text token is heard in it. The LLM then reads those vectors alone, so
+            that what it reads is as dense as text (ours; the released model reads all).
         norm: ``"layer"`` or ``"batch"``, used by the subsampling kind with one convolution; the others use batch norm.
         hidden_act: ``"gelu"`` or ``"relu"``, likewise.
         norm_eps: Epsilon of the norms.
@@ -37,6 +44,11 @@ class FreezeOmniAdapterConfig(PreTrainedConfig):
     stack_frames: int = 1
     num_convs: int = 1
     kernel_size: int = 5
+    conv_size: int | None = None
+    num_blocks: int = 0
+    block_kernel_size: int = 7
+    block_expansion: int = 3
+    gate: bool = False
     norm: str = "layer"
     hidden_act: str = "gelu"
     norm_eps: float = 1e-3
@@ -53,6 +65,10 @@ class FreezeOmniAdapterConfig(PreTrainedConfig):
             raise ValueError(f"num_convs={self.num_convs} must be 1 or 2.")
         if self.kernel_size < 2:
             raise ValueError(f"kernel_size={self.kernel_size} must be at least 2 for a streaming convolution.")
+        if self.block_kernel_size < 2:
+            raise ValueError(f"block_kernel_size={self.block_kernel_size} must be at least 2.")
+        if self.num_blocks and (self.adapter_type != "subsampling" or self.num_convs != 1):
+            raise ValueError("num_blocks needs the adapter type 'subsampling' with num_convs=1.")
         if self.norm not in ("layer", "batch") or self.hidden_act not in ("gelu", "relu"):
             raise ValueError(
                 f"norm={self.norm!r} must be 'layer' or 'batch', hidden_act={self.hidden_act!r} 'gelu' or 'relu'."

@@ -33,7 +33,7 @@ class FreezeOmniGenerateOutput(ModelOutput):
         state_logits: (B, num_states) state at the end of each row's last audio chunk (zeros without audio).
         scores: (B, vocab) a step, with ``output_scores``.
         logits: (B, vocab) a step, with ``output_logits``.
-        past_key_values: The LLM's cache. It holds all but the last generated token.
+        cache: The LLM's cache, also called ``past_key_values``. It holds all but the last generated token.
         timings: Seconds spent in each part, and until the first text token and the first sound.
     """
 
@@ -45,8 +45,13 @@ class FreezeOmniGenerateOutput(ModelOutput):
     state_logits: Tensor | None = None
     scores: tuple[Tensor, ...] | None = None
     logits: tuple[Tensor, ...] | None = None
-    past_key_values: Any = None
+    cache: Any = None
     timings: dict[str, float] | None = None
+
+    @property
+    def past_key_values(self) -> Any:
+        """The name of the cache before transformers 5.24."""
+        return self.cache
 
 
 class FreezeOmniGenerationMixin:
@@ -220,7 +225,10 @@ class FreezeOmniGenerationMixin:
         attention_mask = attention_mask.to(device)
         if len(input_ids) > 1 and not bool(attention_mask[:, -1].all()):
             raise ValueError("The batch is padded on the right; generate needs padding on the left (padding_side).")
-        embeds, chunk_ends = self.prepare_inputs_embeds(input_ids, input_features, feature_attention_mask, task_ids)
+        embeds, chunk_ends, read = self._embed(input_ids, input_features, feature_attention_mask, task_ids)
+        if not bool(read.all()):
+            attention_mask = attention_mask.clone()
+            attention_mask[:, attention_mask.shape[1] - read.shape[1] :] *= read.to(device)
         # Processors look ids up in the scores; a placeholder has no score, so its row's first id stands for it.
         first = input_ids.gather(1, attention_mask.long().argmax(dim=1, keepdim=True))
         places = input_ids == self.config.audio_token_id
@@ -302,7 +310,7 @@ class FreezeOmniGenerationMixin:
             state_logits=self._last_state(text.prefill_hidden, chunk_ends, copies),
             scores=tuple(text.scores) or None,
             logits=tuple(text.logits) or None,
-            past_key_values=text.past_key_values,
+            cache=text.past_key_values,
             timings=clock.seconds,
         )
 

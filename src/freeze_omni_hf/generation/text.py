@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..language_model import cache_of
+
 
 @dataclass
 class TextGeneration:
@@ -74,7 +76,7 @@ class TextGeneration:
             use_cache=True,
             logits_to_keep=1,
         )
-        self.past_key_values = output.past_key_values
+        self.past_key_values = cache_of(output)
         hidden = output.hidden_states[-1]
         if self.prefill_hidden is None:
             self.prefill_hidden = hidden

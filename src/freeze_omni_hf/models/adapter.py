@@ -20,11 +20,13 @@ class FreezeOmniAdapterOutput(ModelOutput):
     Attributes:
         last_hidden_state: (B, T', output_size); with the subsampling kind T' = ceil(T / 2).
         attention_mask: (B, T') boolean, True on real vectors.
+        gate_logits: (B, T') logit that a text token is heard in a vector, where the adapter has a gate.
         cache: The cache for the next chunk, with ``use_cache=True``.
     """
 
     last_hidden_state: Tensor | None = None
     attention_mask: Tensor | None = None
+    gate_logits: Tensor | None = None
     cache: AdapterCache | None = None
 
 
@@ -52,6 +54,24 @@ class CausalConv(nn.Module):
         return self.act(hidden), past
 
 
+class ConvBlock(nn.Module):
+    """Residual block on (B, C, T): causal depthwise convolution, norm, feed-forward network (after ConvNeXt)."""
+
+    def __init__(self, config: FreezeOmniAdapterConfig, size: int):
+        super().__init__()
+        self.context = config.block_kernel_size - 1
+        self.conv = nn.Conv1d(size, size, config.block_kernel_size, groups=size)
+        self.norm = nn.LayerNorm(size, eps=config.norm_eps)
+        self.up_proj = nn.Linear(size, config.block_expansion * size)
+        self.down_proj = nn.Linear(config.block_expansion * size, size)
+
+    def forward(self, hidden: Tensor, past: Tensor) -> tuple[Tensor, Tensor]:
+        residual, hidden = hidden, torch.cat((past, hidden), dim=2)
+        past = hidden[:, :, hidden.shape[2] - self.context :]
+        hidden = self.norm(self.conv(hidden).transpose(1, 2))
+        return residual + self.down_proj(F.gelu(self.up_proj(hidden))).transpose(1, 2), past
+
+
 class FreezeOmniAdapter(PreTrainedModel):
     """Carries (B, T, input_size) encoder frames to (B, T', output_size) vectors that the LLM reads as embeddings."""
 
@@ -70,9 +90,13 @@ class FreezeOmniAdapter(PreTrainedModel):
         elif config.num_convs == 2:
             sizes = [(size, 2 * size, 1, "batch", "relu"), (2 * size, 4 * size, 2, "batch", "relu")]
         else:
-            sizes = [(size, 2 * size, 2, config.norm, config.hidden_act)]
+            sizes = [(size, config.conv_size or 2 * size, 2, config.norm, config.hidden_act)]
         self.convs = nn.ModuleList(CausalConv(config, *arguments) for arguments in sizes)
-        self.proj = nn.Linear(sizes[-1][1] if sizes else size, config.output_size)
+        width = sizes[-1][1] if sizes else size
+        self.blocks = nn.ModuleList(ConvBlock(config, width) for _ in range(config.num_blocks))
+        self.block_norm = nn.LayerNorm(width, eps=config.norm_eps) if config.num_blocks else None
+        self.proj = nn.Linear(width, config.output_size)
+        self.gate = nn.Linear(width, 1) if config.gate else None
         self.post_init()
 
     def output_lengths(self, frames: Tensor) -> Tensor:
@@ -84,7 +108,10 @@ class FreezeOmniAdapter(PreTrainedModel):
         weight = self.proj.weight
         return AdapterCache(
             batch=torch.zeros(batch_size, dtype=torch.long, device=weight.device),
-            inputs=tuple(weight.new_zeros(batch_size, layer.conv.in_channels, layer.context) for layer in self.convs),
+            inputs=tuple(
+                weight.new_zeros(batch_size, layer.conv.in_channels, layer.context)
+                for layer in (*self.convs, *self.blocks)
+            ),
         )
 
     def forward(
@@ -121,12 +148,16 @@ class FreezeOmniAdapter(PreTrainedModel):
             hidden = F.pad(hidden, (0, 0, 0, missing)).unflatten(1, (-1, self.config.stack_frames)).flatten(2)
         hidden = hidden.transpose(1, 2)
         inputs = []
-        for conv, past in zip(self.convs, cache.inputs, strict=True):
-            hidden, past = conv(hidden, past)
+        for layer, past in zip((*self.convs, *self.blocks), cache.inputs, strict=True):
+            hidden, past = layer(hidden, past)
             inputs.append(past)
+        hidden = hidden.transpose(1, 2)
+        if self.block_norm is not None:
+            hidden = self.block_norm(hidden)
         output = FreezeOmniAdapterOutput(
-            self.proj(hidden.transpose(1, 2)),
+            self.proj(hidden),
             attention_mask[:, :: self.config.stride],
+            None if self.gate is None else self.gate(hidden).squeeze(-1),
             AdapterCache(cache.batch, tuple(inputs)) if streaming else None,
         )
         return_dict = self.config.return_dict if return_dict is None else return_dict

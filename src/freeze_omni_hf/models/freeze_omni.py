@@ -18,7 +18,7 @@ from transformers.utils import ModelOutput
 from ..configuration import FreezeOmniConfig
 from ..generation.configuration import FreezeOmniGenerationConfig
 from ..generation.mixin import FreezeOmniGenerationMixin
-from ..language_model import check_language_model, load_language_model, warn_other_revision
+from ..language_model import cache_of, check_language_model, load_language_model, warn_other_revision
 from .adapter import FreezeOmniAdapter, StateHead
 from .cache import AudioCache
 from .checkpoint import load_config, refuse_incomplete, write_remote_code_stub
@@ -54,7 +54,7 @@ class FreezeOmniOutput(ModelOutput):
         logits: (B, S, vocab_size) text logits; in training with ``labels`` only the supervised positions.
         state_logits: (B, S, num_states) logits of the state head.
         last_hidden_state: (B, S, hidden_size) final-norm hidden states of the LLM.
-        past_key_values: The LLM's cache.
+        cache: The LLM's cache, also called ``past_key_values``.
     """
 
     loss: Tensor | None = None
@@ -64,15 +64,31 @@ class FreezeOmniOutput(ModelOutput):
     logits: Tensor | None = None
     state_logits: Tensor | None = None
     last_hidden_state: Tensor | None = None
-    past_key_values: Any = None
+    cache: Any = None
+
+    @property
+    def past_key_values(self) -> Any:
+        """The name of the cache before transformers 5.24."""
+        return self.cache
 
 
 @dataclass
 class FreezeOmniAudioOutput(ModelOutput):
-    """Audio as the LLM reads it: (B, L, hidden_size) vectors, 12.5 a second, (B, L) mask, and the stream's cache."""
+    """Audio as the LLM reads it.
+
+    Attributes:
+        embeds: (B, L, hidden_size) vectors, 12.5 a second.
+        attention_mask: (B, L) boolean, True on real vectors.
+        read_mask: (B, L) boolean, True on the real vectors that the LLM reads: all without a gate, else those in which
+            a text token is heard. The LLM's attention mask is 0 where it does not read.
+        gate_logits: (B, L) logits of the gate, where there is one.
+        cache: The stream's cache.
+    """
 
     embeds: Tensor | None = None
     attention_mask: Tensor | None = None
+    read_mask: Tensor | None = None
+    gate_logits: Tensor | None = None
     cache: AudioCache | None = None
 
 
@@ -315,7 +331,16 @@ class FreezeOmniForConditionalGeneration(FreezeOmniPreTrainedModel, FreezeOmniGe
             return_dict=True,
         )
         new_cache = AudioCache(encoded.cache, adapted.cache) if streaming else None
-        return FreezeOmniAudioOutput(adapted.last_hidden_state, adapted.attention_mask, new_cache)
+        read = adapted.attention_mask
+        if adapted.gate_logits is not None:
+            read = read & (adapted.gate_logits > 0)
+        return FreezeOmniAudioOutput(
+            embeds=adapted.last_hidden_state,
+            attention_mask=adapted.attention_mask,
+            read_mask=read,
+            gate_logits=adapted.gate_logits,
+            cache=new_cache,
+        )
 
     @property
     def vectors_per_chunk(self) -> int:
@@ -324,8 +349,8 @@ class FreezeOmniForConditionalGeneration(FreezeOmniPreTrainedModel, FreezeOmniGe
 
     def _audio_rows(
         self, input_features: Tensor, feature_attention_mask: Tensor | None, task_ids: Tensor | None
-    ) -> tuple[Tensor, Tensor]:
-        """All placeholder vectors in order, (N, hidden_size), and which of them end a chunk, (N,)."""
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """All placeholder vectors in order, (N, hidden_size), which of them end a chunk and which are read, (N,)."""
         audio = self.encode_audio(input_features, feature_attention_mask)
         count = audio.embeds.shape[0]
         if task_ids is not None:
@@ -339,7 +364,8 @@ class FreezeOmniForConditionalGeneration(FreezeOmniPreTrainedModel, FreezeOmniGe
         real = F.pad(audio.attention_mask, (lead.shape[1], 0), value=True)
         ends = torch.arange(1, audio.embeds.shape[1] + 1, device=real.device) % self.vectors_per_chunk == 0
         ends = F.pad(ends, (lead.shape[1], 0)).expand(count, -1)
-        return torch.cat((lead, audio.embeds), dim=1)[real], ends[real]
+        read = F.pad(audio.read_mask, (lead.shape[1], 0), value=True)
+        return torch.cat((lead, audio.embeds), dim=1)[real], ends[real], read[real]
 
     def prepare_inputs_embeds(
         self,
@@ -362,6 +388,16 @@ class FreezeOmniForConditionalGeneration(FreezeOmniPreTrainedModel, FreezeOmniGe
         Raises:
             ValueError: placeholders and audio do not match.
         """
+        return self._embed(input_ids, input_features, feature_attention_mask, task_ids)[:2]
+
+    def _embed(
+        self,
+        input_ids: Tensor,
+        input_features: Tensor | None = None,
+        feature_attention_mask: Tensor | None = None,
+        task_ids: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """`prepare_inputs_embeds`, and (B, S) boolean: False at vectors that the gate keeps from the LLM."""
         table = self._require_llm().get_input_embeddings()
         places = input_ids == self.config.audio_token_id
         embeds = table(input_ids.masked_fill(places, 0).to(table.weight.device))
@@ -370,15 +406,16 @@ class FreezeOmniForConditionalGeneration(FreezeOmniPreTrainedModel, FreezeOmniGe
         if input_features is None:
             if expected:
                 raise ValueError(f"input_ids holds {expected} audio placeholders, but input_features is missing.")
-            return embeds, chunk_ends
-        rows, ends = self._audio_rows(input_features, feature_attention_mask, task_ids)
+            return embeds, chunk_ends, torch.ones_like(places)
+        rows, ends, read = self._audio_rows(input_features, feature_attention_mask, task_ids)
         if rows.shape[0] != expected:
             raise ValueError(
                 f"input_ids holds {expected} audio placeholders, but the audio gives {rows.shape[0]} vectors. Use "
                 "the processor of this checkpoint (prompt_length, chunk and stride must match)."
             )
         embeds = embeds.masked_scatter(places.unsqueeze(-1).to(embeds.device), rows.to(embeds.device, embeds.dtype))
-        return embeds, chunk_ends.masked_scatter(places, ends.to(places.device))
+        chunk_ends = chunk_ends.masked_scatter(places, ends.to(places.device))
+        return embeds, chunk_ends, torch.ones_like(places).masked_scatter(places, read.to(places.device))
 
     # The LLM
 
@@ -412,10 +449,11 @@ class FreezeOmniForConditionalGeneration(FreezeOmniPreTrainedModel, FreezeOmniGe
             position_ids = (attention_mask.long().cumsum(dim=1) - 1).clamp(min=0)[:, -inputs_embeds.shape[1] :]
         if position_ids is not None and "position_ids" in _parameters(type(llm)):
             kwargs["position_ids"] = position_ids
+        # The cache has another name since transformers 5.24.
+        kwargs["cache" if "cache" in _parameters(type(llm)) else "past_key_values"] = past_key_values
         return llm(
             inputs_embeds=inputs_embeds,
             attention_mask=attention_mask,
-            past_key_values=past_key_values,
             use_cache=use_cache,
             output_hidden_states=True,
             return_dict=True,
@@ -481,7 +519,13 @@ class FreezeOmniForConditionalGeneration(FreezeOmniPreTrainedModel, FreezeOmniGe
         if inputs_embeds is None:
             if input_ids is None:
                 raise ValueError("Give input_ids or inputs_embeds.")
-            inputs_embeds, _ = self.prepare_inputs_embeds(input_ids, input_features, feature_attention_mask, task_ids)
+            inputs_embeds, _, read = self._embed(input_ids, input_features, feature_attention_mask, task_ids)
+            if attention_mask is None:
+                attention_mask = torch.ones_like(input_ids)
+            if self.config.adapter_config.gate:
+                # Positions before the new ones are in the cache; their mask stays.
+                attention_mask = attention_mask.clone()
+                attention_mask[:, attention_mask.shape[1] - read.shape[1] :] *= read.to(attention_mask.device)
         chosen = None
         if labels is not None and self.training and isinstance(logits_to_keep, int) and logits_to_keep == 0:
             # A vocabulary is wide: compute logits only where some row of the batch is supervised.
@@ -522,7 +566,7 @@ class FreezeOmniForConditionalGeneration(FreezeOmniPreTrainedModel, FreezeOmniGe
             weighted = self.config.state_loss_weight * state_loss
             loss = weighted if loss is None else loss + weighted
         result = FreezeOmniOutput(
-            loss, lm_loss, state_loss, kd_loss, logits, state_logits, hidden, output.past_key_values
+            loss, lm_loss, state_loss, kd_loss, logits, state_logits, hidden, cache_of(output)
         )
         return_dict = self.config.return_dict if return_dict is None else return_dict
         return result if return_dict else result.to_tuple()

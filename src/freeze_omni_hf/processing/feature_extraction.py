@@ -68,6 +68,8 @@ class FreezeOmniFeatureExtractor(SequenceFeatureExtractor):
         max_seconds: Longest audio that is accepted; None for no limit.
         feature_type: ``"kaldi"``, as released, or ``"whisper"``: Whisper's filters and scale, for an encoder that
             started from its weights; its clip-wide maximum is a fixed floor here, so that it can stream.
+        trailing_silence: Seconds of silence behind every utterance, for a model that names a word some time after it
+            has heard it. In a live stream the pause after a turn is that silence.
         padding_value: Value of the frames that pad shorter rows of a batch.
     """
 
@@ -80,6 +82,7 @@ class FreezeOmniFeatureExtractor(SequenceFeatureExtractor):
         chunk_frames: int = 16,
         max_seconds: float | None = 120.0,
         feature_type: str = "kaldi",
+        trailing_silence: float = 0.0,
         padding_value: float = 0.0,
         **kwargs,
     ):
@@ -88,7 +91,10 @@ class FreezeOmniFeatureExtractor(SequenceFeatureExtractor):
             raise ValueError(f"chunk_frames={chunk_frames} must be positive.")
         if feature_type not in FEATURE_TYPES:
             raise ValueError(f"feature_type={feature_type!r} is unknown; choose one of {FEATURE_TYPES}.")
+        if not 0.0 <= trailing_silence <= 10.0:
+            raise ValueError(f"trailing_silence={trailing_silence} must be between 0 and 10 seconds.")
         self.feature_type = feature_type
+        self.trailing_silence = trailing_silence
         self.chunk_frames = chunk_frames
         self.max_seconds = max_seconds
 
@@ -107,9 +113,14 @@ class FreezeOmniFeatureExtractor(SequenceFeatureExtractor):
         """Earlier samples that the first frame of a chunk reaches back to."""
         return self.sampling_rate * FRAME_LENGTH_MS // 1000 - self.hop_length
 
+    @property
+    def trailing_samples(self) -> int:
+        """Samples of silence behind an utterance."""
+        return round(self.trailing_silence * self.sampling_rate)
+
     def num_frames(self, num_samples: int) -> int:
-        """Frames of an utterance of ``num_samples`` samples, the padding to whole chunks included."""
-        return -(-num_samples // self.chunk_length) * self.chunk_frames
+        """Frames of an utterance of ``num_samples`` samples, silence and padding to whole chunks included."""
+        return -(-(num_samples + self.trailing_samples) // self.chunk_length) * self.chunk_frames
 
     def __call__(
         self,
@@ -179,7 +190,7 @@ class FreezeOmniFeatureExtractor(SequenceFeatureExtractor):
         Args:
             samples: (n,) or (B, n) at the extractor's rate, floats or integer PCM; None for no new samples.
             cache: What the previous call returned; None starts an utterance.
-            final: The utterance ends here: the waiting samples are padded with zeros to a whole chunk.
+            final: The utterance ends here: the trailing silence follows, padded with zeros to a whole chunk.
 
         Returns:
             (B, t, feature_size) frames, ``t`` a multiple of ``chunk_frames`` (possibly 0), and the new cache; None
@@ -198,6 +209,8 @@ class FreezeOmniFeatureExtractor(SequenceFeatureExtractor):
             waiting = torch.cat([cache.samples.to(samples.device), samples], dim=1)
         count = waiting.shape[1] - self.overlap_length
         if final:
+            count += self.trailing_samples
+            waiting = torch.nn.functional.pad(waiting, (0, self.trailing_samples))
             waiting = torch.nn.functional.pad(waiting, (0, -count % self.chunk_length))
             count = waiting.shape[1] - self.overlap_length
         used = count // self.chunk_length * self.chunk_length

@@ -1,12 +1,13 @@
 # Copyright 2026 The freeze-omni-hf team. Licensed under the Apache License, Version 2.0.
 """Training stage input 1 against the LLM's own embedding table: CTC that ends near the token embeddings.
 
-Each adapter vector is compared (cosine, a learned scale) with the frozen embeddings of the tokens that the transcripts
-use, and with a learned blank vector. No pass through the LLM is needed, and input 2 starts where the LLM already half
-understands.
+Each adapter vector is compared (cosine, a learned scale) with the frozen embeddings of the tokens that transcripts may
+hold. No pass through the LLM is needed, and input 2 starts where the LLM already half understands. An adapter with a
+gate says itself where no token is heard (blank); for one without, a blank vector is learned beside the table.
 """
 
 import math
+import string
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -20,13 +21,25 @@ from ..models import FreezeOmniForConditionalGeneration
 from ..models.freeze_omni import FreezeOmniPreTrainedModel
 
 
+CHARACTERS = " '" + string.ascii_lowercase
+"""Classes 1 to 28 of the character loss; 0 is its blank."""
+
+
 @dataclass
 class AlignmentOutput(ModelOutput):
-    """Loss, (B, L, tokens + 1) scores with the blank first, and (B, L) mask of real vectors."""
+    """Output of `FreezeOmniForAlignment`.
+
+    Attributes:
+        loss: Weighted sum of the losses below.
+        token_loss: CTC on LLM tokens.
+        character_loss: CTC on characters, where there is a head for them.
+        best_path: (B, L) LLM token of each vector, -1 for blank and padding.
+    """
 
     loss: Tensor | None = None
-    logits: Tensor | None = None
-    attention_mask: Tensor | None = None
+    token_loss: Tensor | None = None
+    character_loss: Tensor | None = None
+    best_path: Tensor | None = None
 
 
 class FreezeOmniForAlignment(FreezeOmniPreTrainedModel):
@@ -36,21 +49,43 @@ class FreezeOmniForAlignment(FreezeOmniPreTrainedModel):
         model: The model with its LLM attached; only its speech encoder and adapter are used.
         token_ids: LLM tokens that transcripts may hold.
         scale: Start of the learned scale of the cosine.
+        negatives: Tokens that a training batch is compared with beside its own, drawn anew each time; None: all.
+        character_weight: Weight of a CTC loss on the characters, from the encoder's frames. It teaches the encoder
+            sounds long before the token loss finds words.
+        whole_share: Share of training batches in which the encoder sees the whole utterance instead of chunks.
+        snap_weight: Weight of a loss that draws vectors to the embedding of the token they are nearest to.
     """
 
-    def __init__(self, model: FreezeOmniForConditionalGeneration, token_ids: Iterable[int], scale: float = 20.0):
+    def __init__(
+        self,
+        model: FreezeOmniForConditionalGeneration,
+        token_ids: Iterable[int],
+        scale: float = 20.0,
+        negatives: int | None = None,
+        character_weight: float = 0.0,
+        whole_share: float = 0.0,
+        snap_weight: float = 0.0,
+    ):
         super().__init__(model.config)
         table = model.get_input_embeddings().weight
         ids = sorted(set(token_ids))
-        classes = torch.zeros(table.shape[0], dtype=torch.long)
-        classes[ids] = torch.arange(1, len(ids) + 1)
+        classes = torch.full((table.shape[0],), -1)
+        classes[ids] = torch.arange(len(ids))
         self.model = model
+        self.negatives = negatives
+        self.character_weight = character_weight
+        self.whole_share = whole_share
+        self.snap_weight = snap_weight
         self.register_buffer("token_ids", torch.tensor(ids), persistent=False)
         self.register_buffer("classes", classes, persistent=False)
         self.register_buffer("rows", F.normalize(table[ids].float(), dim=-1), persistent=False)
-        self.blank = nn.Parameter(F.normalize(table.float().mean(dim=0), dim=-1))
-        self.blank_bias = nn.Parameter(torch.zeros(()))
         self.log_scale = nn.Parameter(torch.tensor(math.log(scale)))
+        self.blank = self.blank_bias = None
+        if model.adapter.gate is None:
+            self.blank = nn.Parameter(F.normalize(table.float().mean(dim=0), dim=-1))
+            self.blank_bias = nn.Parameter(torch.zeros(()))
+        width = model.config.speech_encoder_config.hidden_size
+        self.character_head = nn.Linear(width, len(CHARACTERS) + 1) if character_weight else None
         # The norm of ordinary token embeddings: what the adapter's vectors are drawn to.
         self.embedding_norm = float(table[ids].float().norm(dim=-1).mean())
         self._keys_to_ignore_on_save = {f"model.{name}" for name in model._keys_to_ignore_on_save}
@@ -60,51 +95,87 @@ class FreezeOmniForAlignment(FreezeOmniPreTrainedModel):
         input_features: Tensor,
         feature_attention_mask: Tensor | None = None,
         labels: Tensor | None = None,
+        character_labels: Tensor | None = None,
         return_dict: bool | None = None,
     ) -> AlignmentOutput | tuple:
-        """Scores and loss.
+        """Losses and best paths.
 
         Args:
             input_features: (B, T, num_mel_bins).
             feature_attention_mask: (B, T).
             labels: (B, N) LLM token ids of the transcripts, -100 where padded.
+            character_labels: (B, C) classes of `character_ids`, -100 where padded.
 
         Raises:
             ValueError: a transcript holds a token that is not among ``token_ids``.
         """
-        audio = self.model.encode_audio(input_features, feature_attention_mask)
-        vectors = audio.embeds.float()
-        cosine = F.normalize(vectors, dim=-1) @ torch.cat((F.normalize(self.blank, dim=-1)[None], self.rows)).T
-        logits = self.log_scale.exp() * cosine
-        logits = torch.cat((logits[..., :1] + self.blank_bias, logits[..., 1:]), dim=-1)
-        loss = None
+        whole = self.training and self.whole_share > 0 and float(torch.rand(())) < self.whole_share
+        encoded = self.model.speech_encoder(
+            input_features, feature_attention_mask, chunk_size=-1 if whole else None, return_dict=True
+        )
+        adapted = self.model.adapter(encoded.last_hidden_state, encoded.attention_mask, return_dict=True)
+        vectors, mask = adapted.last_hidden_state.float(), adapted.attention_mask
+        chosen, targets = None, None
         if labels is not None:
-            known = labels >= 0
-            targets = self.classes[labels.clamp(min=0)]
-            if bool((known & (targets == 0)).any()):
+            targets = self.classes[labels.clamp(min=0)].masked_fill(labels < 0, 0)
+            if bool((targets < 0).any()):
                 raise ValueError("A transcript holds a token that the alignment's token_ids lack.")
-            loss = F.ctc_loss(
-                logits.log_softmax(dim=-1).transpose(0, 1),
-                targets,
-                audio.attention_mask.sum(dim=1),
-                known.sum(dim=1),
-                zero_infinity=True,
-            )
+            if self.training and self.negatives is not None:
+                drawn = torch.randint(len(self.rows), (self.negatives,), device=labels.device)
+                chosen = torch.cat((targets[labels >= 0], drawn)).unique()
+                targets = torch.searchsorted(chosen, targets).clamp(max=len(chosen) - 1)
+        rows = self.rows if chosen is None else self.rows[chosen]
+        cosine = F.normalize(vectors, dim=-1) @ rows.T
+        log_probs = self._log_probs(cosine, vectors, adapted.gate_logits)
+        loss = token_loss = character_loss = None
+        if labels is not None:
+            token_loss = _ctc(log_probs, targets + 1, labels >= 0, mask)
             norms = vectors.norm(dim=-1) / self.embedding_norm
-            loss = loss + 0.01 * ((norms - 1).square() * audio.attention_mask).sum() / audio.attention_mask.sum()
-        output = AlignmentOutput(loss, logits, audio.attention_mask)
+            loss = token_loss + 0.01 * ((norms - 1).square() * mask).sum() / mask.sum()
+            if self.snap_weight:
+                heard = mask & (log_probs[..., 0] < math.log(0.5))
+                nearest = 1 - cosine.max(dim=-1).values
+                loss = loss + self.snap_weight * (nearest * heard).sum() / heard.sum().clamp(min=1)
+            if self.character_head is not None and character_labels is not None:
+                scores = self.character_head(encoded.last_hidden_state).float().log_softmax(dim=-1)
+                known = character_labels >= 0
+                character_loss = _ctc(scores, character_labels.clamp(min=0), known, encoded.attention_mask)
+                loss = loss + self.character_weight * character_loss
+        best_path = None
+        if not self.training:
+            best = log_probs.argmax(dim=-1).masked_fill(~mask, 0)
+            best_path = torch.where(best > 0, self.token_ids[(best - 1).clamp(min=0)], -1)
+        output = AlignmentOutput(loss, token_loss, character_loss, best_path)
         return output.to_tuple() if return_dict is False else output
 
-    @torch.no_grad()
-    def transcribe(self, logits: Tensor, mask: Tensor) -> list[list[int]]:
-        """LLM token ids of the best path of each row."""
-        best = logits.argmax(dim=-1)
-        return [self.collapse(row[keep]) for row, keep in zip(best, mask.bool(), strict=True)]
+    def _log_probs(self, cosine: Tensor, vectors: Tensor, gate_logits: Tensor | None) -> Tensor:
+        """(B, L, 1 + tokens), the blank first."""
+        logits = self.log_scale.exp() * cosine
+        if gate_logits is not None:
+            gate = gate_logits.float().unsqueeze(-1)
+            return torch.cat((F.logsigmoid(-gate), F.logsigmoid(gate) + logits.log_softmax(dim=-1)), dim=-1)
+        blank = F.normalize(vectors, dim=-1) @ F.normalize(self.blank, dim=-1)
+        blank = self.log_scale.exp() * blank.unsqueeze(-1) + self.blank_bias
+        return torch.cat((blank, logits), dim=-1).log_softmax(dim=-1)
 
-    def collapse(self, path: Tensor) -> list[int]:
-        """LLM token ids of a path of classes (n,): repetitions and blanks removed."""
-        kept = [int(c) for index, c in enumerate(path) if int(c) > 0 and (index == 0 or c != path[index - 1])]
-        return [int(self.token_ids[c - 1]) for c in kept]
+
+def _ctc(log_probs: Tensor, targets: Tensor, known: Tensor, mask: Tensor) -> Tensor:
+    """CTC of (B, L, classes) under (B, L) real positions; per target token, averaged over rows."""
+    return F.ctc_loss(
+        log_probs.transpose(0, 1), targets, mask.sum(dim=1), known.sum(dim=1), blank=0, zero_infinity=True
+    )
+
+
+def collapse(path: Iterable[int]) -> list[int]:
+    """LLM token ids of a best path (-1 is blank): repetitions and blanks removed."""
+    path = [int(token) for token in path]
+    return [token for index, token in enumerate(path) if token >= 0 and (index == 0 or token != path[index - 1])]
+
+
+def character_ids(text: str) -> list[int]:
+    """Classes of the letters, apostrophes and spaces of ``text``; 0, the blank, is not among them."""
+    known = "".join(letter if letter in CHARACTERS else " " for letter in text.lower().replace("’", "'"))
+    return [CHARACTERS.index(letter) + 1 for letter in " ".join(known.split())]
 
 
 def transcript_tokens(tokenizer: Any, texts: Iterable[str]) -> list[int]:
@@ -115,4 +186,11 @@ def transcript_tokens(tokenizer: Any, texts: Iterable[str]) -> list[int]:
     return sorted(found)
 
 
-__all__ = ["AlignmentOutput", "FreezeOmniForAlignment", "transcript_tokens"]
+__all__ = [
+    "CHARACTERS",
+    "AlignmentOutput",
+    "FreezeOmniForAlignment",
+    "character_ids",
+    "collapse",
+    "transcript_tokens",
+]

@@ -7,8 +7,11 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
+from .alignment import character_ids
+from .augmentation import spec_augment
 from .data import DataError, RowReport, decode_row
 
 
@@ -57,17 +60,49 @@ class AudioCollator:
             ]
         return rows, waves
 
+    def features(self, waves: list[np.ndarray]) -> dict[str, Tensor]:
+        """Padded features of samples: the extractor's, up to rounding.
+
+        A whole utterance at once, where the extractor goes chunk by chunk so that streaming gives the same bits.
+        """
+        extractor = self.processor.feature_extractor
+        before, chunk = extractor.overlap_length, extractor.chunk_length
+        rows = []
+        for wave in waves:
+            samples = torch.from_numpy(wave)
+            after = extractor.trailing_samples
+            after += -(len(samples) + after) % chunk
+            rows.append(extractor.log_mels(F.pad(samples, (before, after))[None])[0])
+        lengths = torch.tensor([len(row) for row in rows])
+        features = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=extractor.padding_value)
+        mask = torch.arange(features.shape[1]) < lengths[:, None]
+        return {"input_features": features, "feature_attention_mask": mask.long()}
+
 
 @dataclass
 class TranscriptCollator(AudioCollator):
-    """Audio and the LLM's token ids of its transcript, for CTC (input 1)."""
+    """Audio and the LLM's token ids of its transcript, and its characters, for CTC (input 1).
+
+    Args:
+        spec_augment: Settings of `spec_augment`; None leaves features alone.
+    """
+
+    spec_augment: dict | None = None
 
     def __call__(self, rows: list[dict[str, Any]]) -> dict[str, Tensor]:
         rows, waves = self.read(rows)
-        extractor = self.processor.feature_extractor
-        features = extractor(waves, sampling_rate=extractor.sampling_rate, return_tensors="pt")
-        tokens = self.processor.tokenizer([row["text"] for row in rows], add_special_tokens=False)["input_ids"]
-        return {**features, "labels": pad_rows(tokens, -100)}
+        batch = self.features(waves)
+        if self.spec_augment is not None:
+            seeds = torch.randint(0, 2**31 - 1, (len(waves),)).tolist()
+            for features, mask, seed in zip(
+                batch["input_features"], batch["feature_attention_mask"], seeds, strict=True
+            ):
+                real = int(mask.sum())
+                features[:real] = spec_augment(features[:real], np.random.default_rng(seed), **self.spec_augment)
+        texts = [row["text"] for row in rows]
+        batch["labels"] = pad_rows(self.processor.tokenizer(texts, add_special_tokens=False)["input_ids"], -100)
+        batch["character_labels"] = pad_rows([character_ids(text) for text in texts], -100)
+        return batch
 
 
 @dataclass

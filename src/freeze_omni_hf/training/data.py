@@ -61,6 +61,7 @@ class DataSpec:
         columns: {our name: name in the data}; columns with our names need no entry.
         constants: Columns with one value throughout, for example {"language": "zh"}.
         limit: First rows only.
+        repeat: How often every row is taken; 2 for rows that are to be seen twice as often as those of other sets.
         streaming: Read while training, without a copy on disk.
         revision: Of a Hub data set.
         files: Glob of the data files in ``path``, where ``split`` does not find them.
@@ -79,6 +80,7 @@ class DataSpec:
     columns: dict[str, str] = field(default_factory=dict)
     constants: dict[str, Any] = field(default_factory=dict)
     limit: int | None = None
+    repeat: int = 1
     streaming: bool = False
     revision: str | None = None
     files: str | None = None
@@ -106,6 +108,8 @@ class DataSpec:
         spec = cls(**settings)
         if spec.task not in REQUIRED:
             raise DataError(f"The task {spec.task!r} is not known; known are {', '.join(REQUIRED)}.")
+        if spec.repeat < 1:
+            raise DataError(f"repeat is {spec.repeat}; it must be 1 or more.")
         if spec.case not in ("keep", "lower"):
             raise DataError(f"case is {spec.case!r}; it must be 'keep' or 'lower'.")
         return spec
@@ -144,7 +148,8 @@ def load_rows(spec: dict[str, Any] | DataSpec | list) -> "Dataset | IterableData
         shared = [name for name in parts[0].column_names if all(name in part.column_names for part in parts)]
         return concatenate_datasets([part.select_columns(shared) for part in parts])
     spec = DataSpec.from_dict(spec)
-    return _with_contract(_open(spec), spec)
+    rows = _with_contract(_open(spec), spec)
+    return rows if spec.repeat == 1 else concatenate_datasets([rows] * spec.repeat)
 
 
 # Where rows come from ---------------------------------------------------------------------------------------------

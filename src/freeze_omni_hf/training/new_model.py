@@ -28,6 +28,11 @@ class ModelArguments:
     whisper: str | None = field(
         default=None, metadata={"help": "Whisper model whose encoder a new model starts from (Hub id, folder, .bin)"}
     )
+    encoder: dict | None = field(default=None, metadata={"help": "Settings of a new speech encoder."})
+    adapter: dict | None = field(default=None, metadata={"help": "Settings of a new adapter."})
+    prompt_length: int = field(default=25, metadata={"help": "Prompt embeddings of a new model."})
+    trailing_silence: float = field(default=0.0, metadata={"help": "Seconds of silence behind every utterance."})
+    voice: bool = field(default=True, metadata={"help": "Whether a new model has a speech decoder and a codec."})
     system_prompt: str | None = field(default=SYSTEM_PROMPT, metadata={"help": "System prompt of a new model."})
     model_seed: int = field(default=0, metadata={"help": "Seed of new weights."})
 
@@ -51,16 +56,28 @@ def load_or_build(arguments: ModelArguments) -> tuple[FreezeOmniForConditionalGe
     tokenizer = AutoTokenizer.from_pretrained(resolve_language_model(arguments.llm))
     config = embedded_config(llm.config, arguments.llm)
     config.llm_fingerprint = language_model_fingerprint(llm)
+    config.prompt_length = arguments.prompt_length
+    if not arguments.voice:
+        config.speech_decoder_config = config.codec_config = None
+    adapter = {"input_size": config.speech_encoder_config.hidden_size, **(arguments.adapter or {})}
     weights = None
     if arguments.whisper is not None:
         whisper, weights = load_whisper_encoder(in_cache(arguments.whisper))
         config.speech_encoder_config = whisper_encoder_config(
-            whisper, left_chunks=16, dynamic_chunks=True, hidden_dropout=0.0, activation_dropout=0.0
+            whisper,
+            **{
+                "left_chunks": 16,
+                "dynamic_chunks": True,
+                "hidden_dropout": 0.0,
+                "activation_dropout": 0.0,
+                **(arguments.encoder or {}),
+            },
         )
-        config.adapter_config = FreezeOmniAdapterConfig(
-            input_size=whisper.d_model, output_size=config.adapter_config.output_size, stack_frames=2
-        )
+        adapter.update(input_size=whisper.d_model, stack_frames=2)
+    if arguments.adapter is not None or weights is not None:
+        config.adapter_config = FreezeOmniAdapterConfig(output_size=config.adapter_config.output_size, **adapter)
     processor = FreezeOmniProcessor.from_model_config(config, tokenizer, default_system_prompt=arguments.system_prompt)
+    processor.feature_extractor.trailing_silence = arguments.trailing_silence
     config.audio_token_id = processor.audio_token_id
     set_seed(arguments.model_seed)
     with without_language_model():

@@ -19,10 +19,12 @@ from .texts import (
     Question,
     TextError,
     load_questions,
+    name_sentences,
     normalise,
     select_questions,
     split_sentences,
     table_sentences,
+    wordnet_names,
     wordnet_sentences,
 )
 
@@ -133,6 +135,13 @@ class Recipe:
         splits["train"] = [text for text in splits["train"] + forms if normalise(text) not in held]
         return splits
 
+    @cached_property
+    def names(self) -> list[str]:
+        """Sentences of WordNet's nouns and proper nouns, for training alone."""
+        held = {normalise(text) for split in ("dev", "test") for text in self.sentences[split]}
+        held |= {normalise(question.text) for question in self.questions if question.split != "train"}
+        return [text for text in name_sentences(wordnet_names(), self.seed) if normalise(text) not in held]
+
     def _most_rows(self, task: str, split: str) -> int:
         rows = [group.get("rows") or 0 for group in self.groups if self._is(group, task, split)]
         return max(rows, default=0)
@@ -163,6 +172,10 @@ class Recipe:
             raise PlanError(f"{self.file}: there are no voices {name!r} for {split}; add voices.{split}.{name}.")
         if task == "qa":
             texts = [(q.text, tuple(q.answers)) for q in select_questions(self.questions, split, group.get("rows"))]
+        elif group.get("texts", "sentences") == "names":
+            if split != "train":
+                raise PlanError(f"{self.file}: the texts `names` are for training, not for {split}.")
+            texts = [(text, ()) for text in self.names]
         else:
             texts = [(text, ()) for text in self.sentences[split]]
         if not texts:

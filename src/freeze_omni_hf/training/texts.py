@@ -191,6 +191,63 @@ def clean_sentence(text: str, words: tuple[int, int] = (4, 14)) -> str | None:
     return text if text[-1] in ".!?" else text + "."
 
 
+NAME_FRAMES = (
+    "Tell me about {0}.",
+    "What do you know about {0} and {1}?",
+    "Is {0} the same as {1}?",
+    "I would like to hear more about {0}, {1} and {2}.",
+    "We talked about {0} and about {1}.",
+    "{0}, {1} and {2} are on the list.",
+    "Have you heard of {0} before?",
+    "He asked her about {0}, and she told him about {1}.",
+)
+
+
+def wordnet_names(folder: str | Path | None = None) -> list[str]:
+    """Proper nouns of WordNet, and its nouns that were counted in running text: one or two plain words, sorted.
+
+    Latin names of animals and plants are left out.
+
+    Raises:
+        TextError: the files are not there.
+    """
+    import os
+
+    folder = Path(folder or os.environ.get("WNSEARCHDIR") or WORDNET_FOLDER)
+    lines = {}
+    for part in ("index.noun", "data.noun"):
+        if not (folder / part).is_file():
+            raise TextError(f"WordNet's {folder / part} is not there. {WORDNET_HINT}")
+        text = (folder / part).read_text(encoding="utf-8", errors="replace")
+        lines[part] = [line.split() for line in text.splitlines() if not line.startswith(" ")]
+    # An index line ends with the count of senses that were tagged in texts, then the places of all senses.
+    counted = {line[0] for line in lines["index.noun"] if int(line[-1 - int(line[2])]) > 0}
+    names = set()
+    for line in lines["data.noun"]:
+        for word in line[4 : 4 + 2 * int(line[3], 16) : 2]:
+            # The lexicographer files 05 and 20 hold animals and plants.
+            proper = line[1] not in ("05", "20") and re.fullmatch(r"[A-Z][a-z]+(_[A-Z]?[a-z]+)?", word)
+            common = word in counted and re.fullmatch(r"[a-z]{3,}(_[a-z]{2,})?", word)
+            if proper or common:
+                names.add(word.replace("_", " "))
+    return sorted(names)
+
+
+def name_sentences(names: Iterable[str], seed: int = 0) -> list[str]:
+    """Sentences in which every one of ``names`` is said once: a wide vocabulary in few minutes of speech."""
+    rng = random.Random(seed)
+    left, sentences = sorted(names), []
+    rng.shuffle(left)
+    while left:
+        frame = rng.choice(NAME_FRAMES)
+        places = 1 + max(int(place) for place in re.findall(r"{(\d)}", frame))
+        taken, left = left[:places], left[places:]
+        if len(taken) == places:
+            text = frame.format(*taken)
+            sentences.append(text[0].upper() + text[1:])
+    return sentences
+
+
 def split_sentences(
     sentences: Iterable[str], counts: dict[str, int], share: float = 0.02, seed: int = 0
 ) -> dict[str, list[str]]:

@@ -1,0 +1,149 @@
+# Copyright 2026 The freeze-omni-hf team. Licensed under the Apache License, Version 2.0.
+"""What a model hears and how it answers, greedily and in batches.
+
+Offline encoding under the chunk mask is the same computation as a stream of 160 ms chunks, so these are the figures of
+live use too.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..models import FreezeOmniForConditionalGeneration
+
+
+Progress = Callable[[int], Any]
+
+
+def _nothing(count: int) -> None:
+    pass
+
+
+def _batched(items: Iterable[Any], size: int) -> Iterator[list[Any]]:
+    left = iter(items)
+    while batch := list(islice(left, size)):
+        yield batch
+
+
+def nearest_tokens(model: FreezeOmniForConditionalGeneration, embeds: Tensor, read_mask: Tensor) -> list[list[int]]:
+    """The LLM tokens whose embeddings lie nearest (cosine) to the vectors that the LLM reads; repetitions removed.
+
+    Args:
+        embeds: (B, L, hidden_size).
+        read_mask: (B, L).
+    """
+    table = F.normalize(model.get_input_embeddings().weight.float(), dim=-1)
+    rows = []
+    for vectors, read in zip(embeds.float(), read_mask, strict=True):
+        places = read.nonzero().flatten().tolist()
+        tokens = (F.normalize(vectors[read], dim=-1) @ table.T).argmax(dim=-1).tolist()
+        rows.append(
+            [
+                token
+                for index, token in enumerate(tokens)
+                if index == 0 or token != tokens[index - 1] or places[index] != places[index - 1] + 1
+            ]
+        )
+    return rows
+
+
+def _chats(waves: Sequence[np.ndarray], rate: int) -> list[list[dict]]:
+    return [[{"role": "user", "content": [{"type": "audio", "array": wave, "sampling_rate": rate}]}] for wave in waves]
+
+
+@torch.inference_mode()
+def _generate(
+    model: FreezeOmniForConditionalGeneration,
+    processor: Any,
+    chats: list[list[dict]],
+    task: str | None,
+    max_new_tokens: int,
+    batch_size: int,
+    progress: Progress,
+) -> Iterator[str]:
+    for batch in _batched(chats, batch_size):
+        inputs = processor.apply_chat_template(
+            batch, tokenize=True, return_dict=True, add_generation_prompt=True, padding=True, task=task
+        )
+        output = model.generate(
+            **inputs.to(model.device), generation_mode="text", do_sample=False, max_new_tokens=max_new_tokens
+        )
+        new = output[:, inputs["input_ids"].shape[1] :]
+        yield from (text.strip() for text in processor.batch_decode(new, skip_special_tokens=True))
+        progress(len(batch))
+
+
+@torch.inference_mode()
+def read_out(
+    model: FreezeOmniForConditionalGeneration,
+    processor: Any,
+    waves: Sequence[np.ndarray],
+    batch_size: int = 16,
+    progress: Progress = _nothing,
+) -> list[str]:
+    """Transcripts read off the adapter's vectors, without the LLM: the text its nearest embeddings spell.
+
+    Args:
+        waves: (samples,) arrays at the processor's rate.
+
+    Raises:
+        ValueError: the adapter has no gate, so it does not say which of its vectors are tokens.
+    """
+    if model.adapter.gate is None:
+        raise ValueError("This adapter has no gate, so its vectors cannot be read out; transcribe through the LLM.")
+    extractor = processor.feature_extractor
+    texts = []
+    for batch in _batched(waves, batch_size):
+        inputs = extractor(batch, sampling_rate=extractor.sampling_rate, return_tensors="pt").to(model.device)
+        audio = model.encode_audio(**inputs)
+        tokens = nearest_tokens(model, audio.embeds, audio.read_mask)
+        texts += [text.strip() for text in processor.tokenizer.batch_decode(tokens)]
+        progress(len(batch))
+    return texts
+
+
+def transcribe(
+    model: FreezeOmniForConditionalGeneration,
+    processor: Any,
+    waves: Sequence[np.ndarray],
+    batch_size: int = 16,
+    max_new_tokens: int = 60,
+    progress: Progress = _nothing,
+) -> list[str]:
+    """Transcripts that the LLM writes behind the embedding of the transcription task (input stage 2)."""
+    chats = _chats(waves, processor.feature_extractor.sampling_rate)
+    return list(_generate(model, processor, chats, "transcribe", max_new_tokens, batch_size, progress))
+
+
+def answer_speech(
+    model: FreezeOmniForConditionalGeneration,
+    processor: Any,
+    waves: Sequence[np.ndarray],
+    batch_size: int = 16,
+    max_new_tokens: int = 40,
+    progress: Progress = _nothing,
+) -> list[str]:
+    """The LLM's answers to spoken questions, as text."""
+    chats = _chats(waves, processor.feature_extractor.sampling_rate)
+    return list(_generate(model, processor, chats, None, max_new_tokens, batch_size, progress))
+
+
+def answer_text(
+    model: FreezeOmniForConditionalGeneration,
+    processor: Any,
+    questions: Sequence[str],
+    batch_size: int = 16,
+    max_new_tokens: int = 40,
+    progress: Progress = _nothing,
+) -> list[str]:
+    """The same LLM's answers to the same questions as text, under the same system prompt."""
+    chats = [[{"role": "user", "content": question}] for question in questions]
+    return list(_generate(model, processor, chats, None, max_new_tokens, batch_size, progress))
+
+
+__all__ = ["answer_speech", "answer_text", "nearest_tokens", "read_out", "transcribe"]
