@@ -14,17 +14,15 @@ from freeze_omni_hf.training.chunks import FreezeOmniForChunks
 from freeze_omni_hf.training.collators import TranscriptCollator
 from freeze_omni_hf.training.data import load_rows
 from freeze_omni_hf.training.new_model import ModelArguments, load_or_build
-from freeze_omni_hf.training.stages import FrozenParts, in_cache, save_stage, train_only
+from freeze_omni_hf.training.stages import FrozenParts, freeze_lowest_layers, in_cache, save_stage, train_only
+from freeze_omni_hf.training.through_llm import HearingArguments
 
 
 @dataclass
-class StageArguments:
-    """What this stage reads."""
+class StageArguments(HearingArguments):
+    """How often the encoder works under its own chunk size."""
 
-    train: list[dict] = field(default_factory=list, metadata={"help": "Specs of the training rows (load_rows)."})
-    test: dict = field(default_factory=dict, metadata={"help": "Names and specs of the evaluation sets."})
     fixed_share: float = field(default=0.5, metadata={"help": "Share of batches under the configured chunk size."})
-    max_seconds: float = field(default=15.0, metadata={"help": "Longer training rows are left out."})
 
 
 def main() -> None:
@@ -34,6 +32,7 @@ def main() -> None:
     arguments.output_dir = in_cache(arguments.output_dir)
     model, processor = load_or_build(model_arguments)
     train_only(model, ["speech_encoder"])
+    freeze_lowest_layers(model.speech_encoder, stage.frozen_layers)
     trainer = Trainer(
         model=FreezeOmniForChunks(model, stage.fixed_share),
         args=arguments,

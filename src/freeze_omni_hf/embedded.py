@@ -1,13 +1,15 @@
 # Copyright 2026 The freeze-omni-hf team. Licensed under the Apache License, Version 2.0.
 """The embedded model: small speech parts around SmolLM2-135M-Instruct, the default of the pipeline and of `talk`."""
 
+import hashlib
 import os
 import shutil
 import tempfile
 from pathlib import Path
 
 import torch
-from transformers import AutoConfig, AutoTokenizer, PreTrainedConfig
+from safetensors.torch import load_file
+from transformers import PreTrainedConfig
 from transformers.utils import logging
 
 from .configuration import (
@@ -25,8 +27,8 @@ logger = logging.get_logger(__name__)
 EMBEDDED_NAME = "freeze-omni-smollm2-135m"
 SYSTEM_PROMPT = "You are a helpful voice assistant. Answer in one short sentence."
 UNTRAINED_NOTICE = (
-    "The speech parts of this model are untrained: it runs the whole path from sound to sound, but it does not "
-    "understand the question, and its voice is noise."
+    "The voice of this model is untrained: it hears the question and answers it in text, but the sound of its answer "
+    "is noise."
 )
 
 
@@ -66,63 +68,62 @@ def embedded_folder() -> Path:
 
 
 def embedded_checkpoint(quiet: bool = False) -> Path:
-    """The embedded checkpoint; until it is trained, one of the same sizes with untrained speech parts.
+    """The embedded checkpoint; while it has no trained voice, a copy of it with an untrained one.
 
-    The untrained one is made once, from a fixed seed, in the user's cache, and a warning says what it is unless
-    ``quiet``.
+    The copy is made once, from a fixed seed, in the user's cache, and a warning says what it is unless ``quiet``.
+
+    Raises:
+        OSError: the checkpoint is not there.
     """
     folder = embedded_folder()
-    if (folder / "model.safetensors").is_file():
+    weights = folder / "model.safetensors"
+    if not weights.is_file():
+        raise OSError(f"The embedded checkpoint is not in {folder}; install the package again, or name a model.")
+    if FreezeOmniConfig.from_pretrained(folder).has_voice:
         return folder
-    folder = cache_dir() / "untrained" / EMBEDDED_NAME
     if not quiet:
         logger.warning(UNTRAINED_NOTICE)
-    if not (folder / "model.safetensors").is_file():
-        _make_untrained(folder)
-    return folder
+    digest = hashlib.sha256(weights.read_bytes()).hexdigest()[:12]
+    copy = cache_dir() / "untrained" / f"{EMBEDDED_NAME}-{digest}"
+    if not (copy / "model.safetensors").is_file():
+        _add_untrained_voice(folder, copy)
+    return copy
 
 
 def is_untrained(folder: str | os.PathLike) -> bool:
-    """Whether a checkpoint is the stand-in that `embedded_checkpoint` made."""
+    """Whether a checkpoint's voice is the stand-in that `embedded_checkpoint` made."""
     return (Path(folder) / "UNTRAINED").is_file()
 
 
-def _make_untrained(folder: Path) -> None:
+def _add_untrained_voice(source: Path, target: Path) -> None:
     from .generation.configuration import FreezeOmniGenerationConfig
-    from .generation.segmentation import segment_token_ids
-    from .language_model import resolve_language_model
     from .models.freeze_omni import FreezeOmniForConditionalGeneration, without_language_model
     from .processing import FreezeOmniProcessor
 
-    llm = resolve_language_model(DEFAULT_LLM)
-    config = embedded_config(AutoConfig.from_pretrained(llm))
-    tokenizer = AutoTokenizer.from_pretrained(llm)
-    processor = FreezeOmniProcessor.from_model_config(config, tokenizer, default_system_prompt=SYSTEM_PROMPT)
-    config.audio_token_id = processor.audio_token_id
+    config = FreezeOmniConfig.from_pretrained(source)
+    sizes = embedded_config(config.text_config)
+    config.speech_decoder_config, config.codec_config = sizes.speech_decoder_config, sizes.codec_config
+    processor = FreezeOmniProcessor.from_pretrained(source)
     with without_language_model(), torch.random.fork_rng():
         torch.manual_seed(0)
         model = FreezeOmniForConditionalGeneration(config)
-    model.generation_config = FreezeOmniGenerationConfig(
-        max_new_tokens=64,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-        segment_policy="short_first",
-        segment_min_tokens=4,
-        # An untrained decoder never ends: five seconds a piece are enough to show the path.
+    model.load_state_dict(load_file(source / "model.safetensors"), strict=False)
+    model.generation_config = FreezeOmniGenerationConfig.from_pretrained(source)
+    # An untrained decoder never ends: five seconds a piece are enough to show the path.
+    model.generation_config.update(
         speech_max_tokens=200,
         speech_penalty=1.2,
         speech_penalty_window=20,
         codec_overlap=model.codec.context_tokens,
-        codec_first_chunk_size=8,
-        **segment_token_ids(tokenizer),
     )
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent) as work:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent) as work:
         model.half().save_pretrained(work)
+        processor.output_sampling_rate = config.codec_config.sampling_rate
         processor.save_pretrained(work)
         (Path(work) / "UNTRAINED").write_text(UNTRAINED_NOTICE + "\n")
-        shutil.rmtree(folder, ignore_errors=True)
-        Path(work).rename(folder)
+        shutil.rmtree(target, ignore_errors=True)
+        Path(work).rename(target)
         Path(work).mkdir()  # the context manager removes it
 
 

@@ -135,6 +135,42 @@ def test_stacked_frames_stream_and_pad():
     torch.testing.assert_close(torch.cat(outputs, 1)[0], offline.last_hidden_state[0], atol=1e-5, rtol=0)
 
 
+@torch.no_grad()
+def test_blocks_and_gate_stream_and_pad():
+    """Residual blocks and the gate: chunk by chunk, as rows of a batch, and causal."""
+    torch.manual_seed(0)
+    config = FreezeOmniAdapterConfig(
+        input_size=6, output_size=10, kernel_size=3, conv_size=8, num_blocks=2, block_kernel_size=4, gate=True
+    )
+    adapter = FreezeOmniAdapter(config).eval()
+    for parameter in adapter.parameters():
+        parameter.mul_(5)
+    features = torch.randn(2, 24, 6)
+    mask = torch.ones(2, 24)
+    mask[1, 14:] = 0
+    offline = adapter(features, mask)
+    alone = adapter(features[1:, :14])
+    assert offline.gate_logits.shape == (2, 12)
+    torch.testing.assert_close(offline.last_hidden_state[1, :7], alone.last_hidden_state[0], atol=1e-4, rtol=0)
+    torch.testing.assert_close(offline.gate_logits[1, :7], alone.gate_logits[0], atol=1e-4, rtol=0)
+    cache, vectors, gates = None, [], []
+    for piece in features[:1].split(4, dim=1):
+        output = adapter(piece, cache=cache, use_cache=True)
+        cache = AdapterCache.cat([output.cache]).select([0])
+        vectors.append(output.last_hidden_state)
+        gates.append(output.gate_logits)
+    torch.testing.assert_close(torch.cat(vectors, 1)[0], offline.last_hidden_state[0], atol=1e-4, rtol=0)
+    torch.testing.assert_close(torch.cat(gates, 1)[0], offline.gate_logits[0], atol=1e-4, rtol=0)
+    changed = features.clone()
+    changed[:, 13:] += 1
+    torch.testing.assert_close(adapter(changed).gate_logits[:, :7], adapter(features).gate_logits[:, :7])
+
+
+def test_blocks_need_the_strided_kind():
+    with pytest.raises(ValueError, match="num_blocks"):
+        FreezeOmniAdapterConfig(adapter_type="linear", num_blocks=1)
+
+
 def test_wrong_width_is_named():
     adapter, _ = unit_adapter("linear")
     with pytest.raises(ValueError, match="takes width"):

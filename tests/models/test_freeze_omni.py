@@ -327,6 +327,41 @@ class TestForward:
             states.append(output.state_logits[0])
         torch.testing.assert_close(torch.cat(states), whole.state_logits[0, start : start + 12], atol=1e-4, rtol=1e-4)
 
+    @torch.no_grad()
+    def test_the_llm_reads_what_the_gate_lets_through(self):
+        """Vectors behind a closed gate change nothing: as if they were not there, offline, live and in generate."""
+        model = tiny.model(adapter={"gate": True}, voice=False)
+        inputs = batch(model, chunks=(6,), text=(5,), labels=False)
+        audio = model.encode_audio(inputs["input_features"], inputs["feature_attention_mask"])
+        model.adapter.gate.bias -= audio.gate_logits.median()  # some open, some closed
+        audio = model.encode_audio(inputs["input_features"], inputs["feature_attention_mask"])
+        read = audio.read_mask[0]
+        assert 2 < int(read.sum()) < len(read) - 2
+        whole = model(**inputs)
+        ids = inputs["input_ids"][0]
+        places = (ids == AUDIO).nonzero().flatten()
+        first, last = int(places[0]), int(places[-1])
+        table = model.get_input_embeddings()
+        parts = [table(ids[:first]), model.prompt_embeddings.weight, audio.embeds[0, read], table(ids[last + 1 :])]
+        dense = model(inputs_embeds=torch.cat(parts)[None])
+        behind = len(ids) - last - 1
+        torch.testing.assert_close(whole.logits[0, -behind:], dense.logits[0, -behind:], atol=1e-4, rtol=1e-4)
+        answer = model.generate(**inputs, do_sample=False, max_new_tokens=5)[0, len(ids) :]
+        plain = model.generate(inputs_embeds=torch.cat(parts)[None], do_sample=False, max_new_tokens=5)[0]
+        assert answer.tolist() == plain.tolist()
+
+        mask = torch.ones(1, first + model.config.prompt_length)
+        output, cache = model(inputs_embeds=torch.cat(parts[:2])[None], attention_mask=mask, use_cache=True), None
+        for chunk in inputs["input_features"].split(16, dim=1):
+            heard = model.encode_audio(chunk, cache=cache, use_cache=True)
+            cache, mask = heard.cache, torch.cat((mask, heard.read_mask), dim=1)
+            output = model(
+                inputs_embeds=heard.embeds, attention_mask=mask, past_key_values=output.cache, use_cache=True
+            )
+        mask = torch.cat((mask, torch.ones(1, behind)), dim=1)
+        live = model(inputs_embeds=parts[3][None], attention_mask=mask, past_key_values=output.cache)
+        torch.testing.assert_close(live.logits[0], dense.logits[0, -behind:], atol=1e-4, rtol=1e-4)
+
     def test_placeholders_and_audio_must_match(self):
         model = tiny.model()
         inputs = batch(model)

@@ -210,3 +210,22 @@ def test_whisper_features_are_whispers_up_to_the_floor():
     assert torch.equal(torch.cat(pieces, dim=1)[0], found)
     with pytest.raises(ValueError, match="'mfcc'"):
         FreezeOmniFeatureExtractor(feature_type="mfcc")
+
+
+@pytest.mark.parametrize("length", [0, 1, 2559, 2560, 7000])
+def test_trailing_silence_is_zeros_at_the_end(length):
+    plain, trailing = FreezeOmniFeatureExtractor(), FreezeOmniFeatureExtractor(trailing_silence=0.3)
+    wave = torch.randn(length).clamp(-1, 1) * 0.1
+    expected = plain.stream(torch.cat((wave, torch.zeros(4800))), final=True)[0]
+    first, cache = trailing.stream(wave[: length // 2])
+    second, _ = trailing.stream(wave[length // 2 :], cache, final=True)
+    found = torch.cat((first, second), dim=1)
+    assert torch.equal(found, expected)
+    assert found.shape[1] == trailing.num_frames(length)
+
+
+def test_trailing_silence_is_saved_and_checked(tmp_path):
+    FreezeOmniFeatureExtractor(trailing_silence=0.25).save_pretrained(tmp_path)
+    assert FreezeOmniFeatureExtractor.from_pretrained(tmp_path).trailing_silence == 0.25
+    with pytest.raises(ValueError, match="trailing_silence"):
+        FreezeOmniFeatureExtractor(trailing_silence=-1.0)

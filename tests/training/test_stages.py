@@ -11,7 +11,12 @@ import torch
 from transformers import Trainer, TrainingArguments
 
 from freeze_omni_hf import FreezeOmniProcessor, state_hash
-from freeze_omni_hf.training.alignment import FreezeOmniForAlignment, transcript_tokens
+from freeze_omni_hf.training.alignment import (
+    FreezeOmniForAlignment,
+    character_ids,
+    collapse,
+    transcript_tokens,
+)
 from freeze_omni_hf.training.collators import ConversationCollator, TranscriptCollator
 from freeze_omni_hf.training.data import DataError
 from freeze_omni_hf.training.stages import FrozenParts, train_only
@@ -26,12 +31,17 @@ def row(text: str) -> dict:
     wave = np.concatenate([0.3 * np.sin(2 * np.pi * (200 + 60 * (ord(c) - 96)) * time) for c in text])
     buffer = io.BytesIO()
     soundfile.write(buffer, wave, 16000, format="FLAC")
-    return {"audio": {"bytes": buffer.getvalue(), "path": None}, "text": text, "answer": text[::-1]}
+    turns = [{"role": "user", "content": ""}, {"role": "assistant", "content": text[::-1]}]
+    return {"audio": {"bytes": buffer.getvalue(), "path": None}, "text": text, "messages": turns}
 
 
-@pytest.fixture
-def model():
-    return tiny.model(encoder={"hidden_dropout": 0.0, "activation_dropout": 0.0, "left_chunks": 4})
+@pytest.fixture(params=[False, True], ids=["blank", "gate"])
+def model(request):
+    """Without and with a gate."""
+    return tiny.model(
+        encoder={"hidden_dropout": 0.0, "activation_dropout": 0.0, "left_chunks": 4},
+        adapter={"gate": True, "num_blocks": 1} if request.param else {},
+    )
 
 
 @pytest.fixture
@@ -39,33 +49,72 @@ def processor(model):
     return FreezeOmniProcessor.from_model_config(model.config, tiny.tokenizer())
 
 
-def aligner(model, processor) -> FreezeOmniForAlignment:
-    return FreezeOmniForAlignment(model, transcript_tokens(processor.tokenizer, TEXTS))
+def aligner(model, processor, **settings) -> FreezeOmniForAlignment:
+    return FreezeOmniForAlignment(model, transcript_tokens(processor.tokenizer, TEXTS), **settings)
 
 
 def test_alignment_loss_of_a_batch_is_the_mean_of_its_rows(model, processor):
-    both = aligner(model, processor).eval()
+    both = aligner(model, processor, character_weight=0.5).eval()
     collate = TranscriptCollator(processor)
-    losses = [both(**collate([row(text)])).loss for text in TEXTS[:2]]
+    losses = [both(**collate([row(text)])) for text in TEXTS[:2]]
     together = both(**collate([row(text) for text in TEXTS[:2]]))
-    assert together.logits.shape[-1] == len(set("".join(TEXTS))) + 1
+    for part in ("token_loss", "character_loss"):
+        torch.testing.assert_close(together[part], sum(loss[part] for loss in losses) / 2, atol=1e-4, rtol=1e-4)
     # The small term on the vectors' norms is a mean over vectors, the rest a mean over rows.
-    torch.testing.assert_close(together.loss, sum(losses) / 2, atol=0.02, rtol=0.01)
+    torch.testing.assert_close(together.loss, sum(loss.loss for loss in losses) / 2, atol=0.02, rtol=0.01)
+
+
+def test_scores_are_probabilities_of_blank_and_tokens(model, processor):
+    align = aligner(model, processor)
+    vectors, gate = torch.randn(2, 5, 32), torch.randn(2, 5) if model.adapter.gate else None
+    cosine = torch.nn.functional.normalize(vectors, dim=-1) @ align.rows.T
+    log_probs = align._log_probs(cosine, vectors, gate)
+    assert log_probs.shape[-1] == len(set("".join(TEXTS))) + 1
+    torch.testing.assert_close(log_probs.exp().sum(dim=-1), torch.ones(2, 5))
+    if gate is not None:
+        torch.testing.assert_close(log_probs[..., 0].exp(), torch.sigmoid(-gate))
+
+
+def test_negatives_leave_the_targets_own_scores(model, processor):
+    """All tokens as negatives is the whole table; fewer only make the loss smaller."""
+    align = aligner(model, processor).train()
+    batch = TranscriptCollator(processor)([row("the cat")])
+    whole = align(**batch).token_loss
+    align.negatives = 500
+    torch.testing.assert_close(align(**batch).token_loss, whole)
+    align.negatives = 1
+    assert align(**batch).token_loss < whole
 
 
 def test_best_path_becomes_token_ids(model, processor):
-    align = aligner(model, processor)
     a, b = (processor.tokenizer(letter)["input_ids"][0] for letter in "ab")
-    classes = align.classes
-    path = torch.tensor([0, classes[a], classes[a], 0, classes[a], classes[b], classes[b], 0])
-    assert align.collapse(path) == [a, a, b]
+    assert collapse(torch.tensor([-1, a, a, -1, a, b, b, -1])) == [a, a, b]
+    align = aligner(model, processor).eval()
+    best = align(**TranscriptCollator(processor)([row("cab")])).best_path
+    assert set(best.flatten().tolist()) <= {-1, *align.token_ids.tolist()}
     with pytest.raises(ValueError, match="token_ids lack"):
         align(**TranscriptCollator(processor)([row("xyz")]))
 
 
+def test_characters_are_letters_apostrophes_and_single_spaces():
+    assert character_ids("Ab’s -- c.") == [3, 4, 2, 21, 1, 5]
+
+
+@torch.no_grad()
+def test_collated_features_are_the_extractors(model, processor):
+    processor.feature_extractor.trailing_silence = 0.2
+    collate = TranscriptCollator(processor)
+    waves = collate.read([row("abc"), row("hello")])[1]
+    extractor = processor.feature_extractor
+    expected = extractor(waves, sampling_rate=16000, return_tensors="pt")
+    found = collate.features(waves)
+    torch.testing.assert_close(found["input_features"], expected["input_features"], atol=1e-5, rtol=0)
+    assert torch.equal(found["feature_attention_mask"], expected["feature_attention_mask"])
+
+
 def test_alignment_learns_and_changes_only_its_parts(model, processor, tmp_path):
     train_only(model, ["speech_encoder", "adapter"])
-    align = aligner(model, processor)
+    align = aligner(model, processor, character_weight=0.3, snap_weight=0.1)
     decoder = state_hash(model.speech_decoder)
     arguments = TrainingArguments(
         tmp_path,
@@ -130,18 +179,33 @@ def test_conversations_supervise_the_target_alone(model, processor, task):
     assert part.weight.grad.abs().sum() > 0
 
 
-def test_augmentation_follows_torchs_seed(model, processor):
+def test_a_rows_own_system_turn_and_a_cut_answer(model, processor):
+    spoken = row("abc")
+    spoken["messages"].insert(0, {"role": "system", "content": [{"type": "text", "text": "Be short."}]})
+    spoken["finished"] = False
+    collate = ConversationCollator(processor, target="answer", teacher=True)
+    batch = collate([spoken])
+    for name in ("input_ids", "teacher_input_ids"):
+        assert "Be short." in processor.decode(batch[name][0])
+    assert batch["labels"][batch["labels"] >= 0].tolist() == processor.tokenizer("cba")["input_ids"]
+
+
+def test_draws_of_a_row_follow_seed_epoch_and_id_alone(model, processor):
     def noise(samples, rng, voices):
-        assert voices == []
         return (samples + 0.1 * rng.standard_normal(len(samples))).astype(np.float32)
 
-    collate = TranscriptCollator(processor, augment=noise)
-    draws = []
-    for seed in (0, 0, 1):
-        torch.manual_seed(seed)
-        draws.append(collate([row("abc")])["input_features"])
-    assert draws[0].dtype == torch.float32
-    assert torch.equal(draws[0], draws[1]) and not torch.equal(draws[0], draws[2])
+    def first(epoch=0, seed=0, row_id="a", neighbours=()):
+        collate = TranscriptCollator(
+            processor, augment=noise, seed=seed, epoch=epoch, spec_augment={"frequency_width": 40, "time_width": 0}
+        )
+        torch.randint(9, (1,))  # what else draws numbers does not matter
+        return collate([{**row("abc"), "id": row_id}, *neighbours])["input_features"][0]
+
+    reference = first()
+    assert reference.dtype == torch.float32
+    assert torch.equal(reference, first(neighbours=[row("cab")]))
+    for other in (first(epoch=1), first(seed=1), first(row_id="b")):
+        assert not torch.equal(reference, other)
 
 
 def test_a_broken_row_is_left_out_and_reported(model, processor):

@@ -565,9 +565,7 @@ class FreezeOmniForConditionalGeneration(FreezeOmniPreTrainedModel, FreezeOmniGe
             state_loss = causal_loss(state_logits.flatten(0, 1), state_labels.flatten())
             weighted = self.config.state_loss_weight * state_loss
             loss = weighted if loss is None else loss + weighted
-        result = FreezeOmniOutput(
-            loss, lm_loss, state_loss, kd_loss, logits, state_logits, hidden, cache_of(output)
-        )
+        result = FreezeOmniOutput(loss, lm_loss, state_loss, kd_loss, logits, state_logits, hidden, cache_of(output))
         return_dict = self.config.return_dict if return_dict is None else return_dict
         return result if return_dict else result.to_tuple()
 

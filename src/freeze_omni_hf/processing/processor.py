@@ -80,11 +80,12 @@ class FreezeOmniProcessor(ProcessorMixin):
         Args:
             config: The model's configuration.
             tokenizer: The LLM's tokenizer; the audio token is added to it.
-            kwargs: ``max_seconds`` and ``feature_type`` for the feature extractor; others go to the processor. An
-                encoder with Whisper's subsampling reads its features.
+            kwargs: ``max_seconds``, ``feature_type`` and ``trailing_silence`` for the feature extractor; others go to
+                the processor. An encoder with Whisper's subsampling reads its features.
         """
         encoder = config.speech_encoder_config
-        extractor_kwargs = {name: kwargs.pop(name) for name in ("max_seconds", "feature_type") if name in kwargs}
+        names = ("max_seconds", "feature_type", "trailing_silence")
+        extractor_kwargs = {name: kwargs.pop(name) for name in names if name in kwargs}
         extractor_kwargs.setdefault("feature_type", "whisper" if encoder.subsampling == "conv1d" else "kaldi")
         feature_extractor = FreezeOmniFeatureExtractor(
             feature_size=encoder.num_mel_bins, chunk_frames=encoder.chunk_frames, **extractor_kwargs

@@ -46,9 +46,10 @@ class FreezeOmniForChunks(FreezeOmniPreTrainedModel):
         input_features: Tensor,
         feature_attention_mask: Tensor | None = None,
         labels: Tensor | None = None,
+        character_labels: Tensor | None = None,
         return_dict: bool | None = None,
     ) -> ChunkOutput | tuple:
-        """Loss on real frames; ``labels`` are taken for the sake of the collator and not read.
+        """Loss on real frames; the labels are taken for the sake of the collator and not read.
 
         Args:
             input_features: (B, T, num_mel_bins).

@@ -1,6 +1,7 @@
 # Copyright 2026 The freeze-omni-hf team. Licensed under the Apache License, Version 2.0.
 """Rows of the data contracts become padded batches; audio is decoded, augmented and turned into features here."""
 
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .alignment import character_ids
-from .augmentation import spec_augment
+from .augmentation import row_generator, spec_augment
 from .data import DataError, RowReport, decode_row
 
 
@@ -32,11 +33,15 @@ class AudioCollator:
         processor: The model's processor.
         augment: Changes samples in training (`Augmentation`); None leaves them alone.
         max_seconds: Longer audio is left out.
+        seed, epoch: What is drawn for a row depends on them and on the row's id alone, so a resumed run draws what a
+            straight one would have, whatever was fetched ahead. `StageTrainer` sets both.
     """
 
     processor: Any
     augment: Augment | None = None
     max_seconds: float | None = 30.0
+    seed: int = 0
+    epoch: int = 0
     report: RowReport = field(default_factory=RowReport)
 
     def read(self, rows: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], list[np.ndarray]]:
@@ -52,13 +57,15 @@ class AudioCollator:
             raise DataError(f"No row of a whole batch can be read.\n{self.report}")
         rows, waves = [row for row, _ in kept], [wave for _, wave in kept]
         if self.augment is not None:
-            # From torch's generator, whose state Trainer saves: a resumed run draws what a straight one would have.
-            seeds = torch.randint(0, 2**31 - 1, (len(waves),)).tolist()
             waves = [
-                self.augment(wave, np.random.default_rng(seed), waves[:place] + waves[place + 1 :])
-                for place, (wave, seed) in enumerate(zip(waves, seeds, strict=True))
+                self.augment(wave, self.generator(row, "sound"), waves[:place] + waves[place + 1 :])
+                for place, (row, wave) in enumerate(zip(rows, waves, strict=True))
             ]
         return rows, waves
+
+    def generator(self, row: dict[str, Any], purpose: str) -> np.random.Generator:
+        """Random numbers of one row in this epoch."""
+        return row_generator(self.seed, self.epoch, zlib.crc32(f"{purpose}/{row.get('id')}".encode()))
 
     def features(self, waves: list[np.ndarray]) -> dict[str, Tensor]:
         """Padded features of samples: the extractor's, up to rounding.
@@ -93,12 +100,10 @@ class TranscriptCollator(AudioCollator):
         rows, waves = self.read(rows)
         batch = self.features(waves)
         if self.spec_augment is not None:
-            seeds = torch.randint(0, 2**31 - 1, (len(waves),)).tolist()
-            for features, mask, seed in zip(
-                batch["input_features"], batch["feature_attention_mask"], seeds, strict=True
-            ):
-                real = int(mask.sum())
-                features[:real] = spec_augment(features[:real], np.random.default_rng(seed), **self.spec_augment)
+            lengths = batch["feature_attention_mask"].sum(dim=1).tolist()
+            for row, features, real in zip(rows, batch["input_features"], lengths, strict=True):
+                draws = self.generator(row, "features")
+                features[:real] = spec_augment(features[:real], draws, **self.spec_augment)
         texts = [row["text"] for row in rows]
         batch["labels"] = pad_rows(self.processor.tokenizer(texts, add_special_tokens=False)["input_ids"], -100)
         batch["character_labels"] = pad_rows([character_ids(text) for text in texts], -100)
@@ -110,7 +115,7 @@ class ConversationCollator(AudioCollator):
     """Spoken user turn and the text to be said after it, through the LLM (input 2 and 3).
 
     Args:
-        target: Column of the text to predict: ``"text"`` (the transcript) or ``"answer"``.
+        target: What to predict: ``"text"`` (the transcript) or ``"answer"`` (the last assistant turn).
         task: Task whose embedding stands before the audio (``"transcribe"``), or None for the learned prompt.
         teacher: Also give the same conversation as text, for distillation.
     """
@@ -123,25 +128,39 @@ class ConversationCollator(AudioCollator):
         rows, waves = self.read(rows)
         rate = self.processor.feature_extractor.sampling_rate
         spoken = [
-            [{"role": "user", "content": [{"type": "audio", "array": wave, "sampling_rate": rate}]}] for wave in waves
+            self._chat(row, [{"type": "audio", "array": wave, "sampling_rate": rate}])
+            for row, wave in zip(rows, waves, strict=True)
         ]
         settings = {"tokenize": True, "return_dict": True, "add_generation_prompt": True, "padding": False}
-        answers = self._answers(rows)
+        answers = [self._answer(row) for row in rows]
         batch = self.processor.apply_chat_template(spoken, task=self.task, return_tensors=None, **settings)
         inputs = self._join(batch["input_ids"], answers)
         for name in ("input_features", "feature_attention_mask", "task_ids"):
             if name in batch:
                 inputs[name] = _stack(batch[name])
         if self.teacher:
-            written = [[{"role": "user", "content": row["text"]}] for row in rows]
+            written = [self._chat(row, row["text"]) for row in rows]
             text = self.processor.apply_chat_template(written, return_tensors=None, **settings)
             inputs.update({f"teacher_{name}": value for name, value in self._join(text["input_ids"], answers).items()})
         return inputs
 
-    def _answers(self, rows: list[dict[str, Any]]) -> list[list[int]]:
+    def _chat(self, row: dict[str, Any], question: Any) -> list[dict[str, Any]]:
+        """The turns before the target; a system turn of the row stays, else the processor's own is put there."""
+        turns = [{"role": "user", "content": question}]
+        for message in row.get("messages") or () if self.target == "answer" else ():
+            if message["role"] == "system":
+                turns.insert(0, {"role": "system", "content": _text_of(message)})
+        return turns
+
+    def _answer(self, row: dict[str, Any]) -> list[int]:
+        """Ids of the target; one that was cut off does not end with the end of the turn."""
         tokenizer = self.processor.tokenizer
-        texts = [row[self.target] for row in rows]
-        return [ids + [tokenizer.eos_token_id] for ids in tokenizer(texts, add_special_tokens=False)["input_ids"]]
+        text = row["text"]
+        if self.target == "answer":
+            text = next(_text_of(turn) for turn in reversed(row["messages"]) if turn["role"] == "assistant")
+        ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+        cut = self.target == "answer" and row.get("finished") is False
+        return ids if cut else [*ids, tokenizer.eos_token_id]
 
     def _join(self, prompts: list[list[int]], answers: list[list[int]]) -> dict[str, Tensor]:
         """Prompt and answer, padded at the end; only the answer is supervised."""
@@ -152,6 +171,11 @@ class ConversationCollator(AudioCollator):
             "attention_mask": pad_rows([[1] * len(row) for row in rows], 0),
             "labels": pad_rows(labels, -100),
         }
+
+
+def _text_of(message: dict[str, Any]) -> str:
+    content = message["content"]
+    return content if isinstance(content, str) else "".join(part["text"] or "" for part in content)
 
 
 def _stack(values: Any) -> Tensor:

@@ -108,8 +108,8 @@ class DataSpec:
         spec = cls(**settings)
         if spec.task not in REQUIRED:
             raise DataError(f"The task {spec.task!r} is not known; known are {', '.join(REQUIRED)}.")
-        if spec.repeat < 1:
-            raise DataError(f"repeat is {spec.repeat}; it must be 1 or more.")
+        if spec.repeat < 1 or (spec.streaming and spec.repeat > 1):
+            raise DataError(f"repeat is {spec.repeat}; it must be 1 or more, and 1 for a stream.")
         if spec.case not in ("keep", "lower"):
             raise DataError(f"case is {spec.case!r}; it must be 'keep' or 'lower'.")
         return spec
@@ -149,7 +149,15 @@ def load_rows(spec: dict[str, Any] | DataSpec | list) -> "Dataset | IterableData
         return concatenate_datasets([part.select_columns(shared) for part in parts])
     spec = DataSpec.from_dict(spec)
     rows = _with_contract(_open(spec), spec)
-    return rows if spec.repeat == 1 else concatenate_datasets([rows] * spec.repeat)
+    if spec.repeat == 1:
+        return rows
+    return concatenate_datasets([rows, *(_another_copy(rows, turn) for turn in range(2, spec.repeat + 1))])
+
+
+def _another_copy(rows: "Dataset", turn: int) -> "Dataset":
+    """The same rows under ids of their own, so that they are augmented in another way."""
+    ids = [f"{row_id}#{turn}" for row_id in rows["id"]]
+    return rows.remove_columns("id").add_column("id", ids)
 
 
 # Where rows come from ---------------------------------------------------------------------------------------------

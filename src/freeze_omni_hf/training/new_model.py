@@ -43,6 +43,8 @@ def load_or_build(arguments: ModelArguments) -> tuple[FreezeOmniForConditionalGe
     Raises:
         ValueError: neither a checkpoint nor an LLM is named.
     """
+    # Also for a checkpoint: a stage may put a new head on it.
+    set_seed(arguments.model_seed)
     dtype = arguments.llm_dtype
     llm_kwargs = {"dtype": dtype if dtype == "auto" else getattr(torch, dtype)}
     if arguments.model is not None:
@@ -76,10 +78,13 @@ def load_or_build(arguments: ModelArguments) -> tuple[FreezeOmniForConditionalGe
         adapter.update(input_size=whisper.d_model, stack_frames=2)
     if arguments.adapter is not None or weights is not None:
         config.adapter_config = FreezeOmniAdapterConfig(output_size=config.adapter_config.output_size, **adapter)
-    processor = FreezeOmniProcessor.from_model_config(config, tokenizer, default_system_prompt=arguments.system_prompt)
-    processor.feature_extractor.trailing_silence = arguments.trailing_silence
+    processor = FreezeOmniProcessor.from_model_config(
+        config,
+        tokenizer,
+        default_system_prompt=arguments.system_prompt,
+        trailing_silence=arguments.trailing_silence,
+    )
     config.audio_token_id = processor.audio_token_id
-    set_seed(arguments.model_seed)
     with without_language_model():
         model = FreezeOmniForConditionalGeneration(config)
     if weights is not None:

@@ -2,13 +2,15 @@
 """What the stage scripts share: choosing what is trained, watching the LLM, evaluating, and saving."""
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
-from transformers import TrainerCallback
+from torch.utils.data import DataLoader, Sampler
+from transformers import Trainer, TrainerCallback
+from transformers.trainer_pt_utils import LengthGroupedSampler, get_length_grouped_indices
 
 from ..language_model import state_hash
 from ..llm_store import cache_dir
@@ -59,6 +61,68 @@ def encoder_optimizer(
     )
 
 
+class StageTrainer(Trainer):
+    """`Trainer` whose evaluation has a collator of its own, so that training rows alone are augmented.
+
+    Args:
+        eval_collator: Collator of evaluation rows.
+    """
+
+    def __init__(self, *args: Any, eval_collator: Any = None, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        self.eval_collator = eval_collator or self.data_collator
+        self.data_collator.seed = self.args.seed
+        self.add_callback(_Epochs(self.data_collator))
+
+    def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader:
+        collator, self.data_collator = self.data_collator, self.eval_collator
+        try:
+            return super().get_eval_dataloader(eval_dataset)
+        finally:
+            self.data_collator = collator
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Any:
+        sampler = super()._get_train_sampler(train_dataset)
+        if isinstance(sampler, LengthGroupedSampler):
+            return _ResumableLengthSampler(sampler, self)
+        return sampler
+
+
+class _Epochs(TrainerCallback):
+    """Tells a collator which epoch its rows are of."""
+
+    def __init__(self, collator: Any):
+        self.collator = collator
+
+    def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs) -> None:
+        self.collator.epoch = _epoch(state)
+
+
+def _epoch(state: Any) -> int:
+    """The running epoch: a whole number also in the middle of one, where a run was resumed."""
+    return int((state.epoch or 0) + 1e-6)
+
+
+class _ResumableLengthSampler(Sampler):
+    """`LengthGroupedSampler` whose order depends on seed and epoch alone.
+
+    transformers draws the order from the global generator, which a resumed run has only restored after it has drawn
+    the order of the epoch that it goes on with, and so it sees other rows than the run that was stopped.
+    """
+
+    def __init__(self, sampler: LengthGroupedSampler, trainer: Trainer):
+        # A column of `datasets` reads its file again for every length that is looked up.
+        self.lengths = list(sampler.lengths)
+        self.batch_size, self.trainer = sampler.batch_size, trainer
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def __iter__(self) -> Iterator[int]:
+        generator = torch.Generator().manual_seed(self.trainer.args.seed + _epoch(self.trainer.state))
+        return iter(get_length_grouped_indices(self.lengths, self.batch_size, generator=generator))
+
+
 class FrozenParts(TrainerCallback):
     """Fails a run at its end if a module that should not change has changed by one bit.
 
@@ -78,7 +142,7 @@ class FrozenParts(TrainerCallback):
 
 
 class UnfreezeAt(TrainerCallback):
-    """Keeps a module frozen until a step, so that what follows it finds its place first.
+    """Keeps what is trainable in a module frozen until a step, so that what follows it finds its place first.
 
     Args:
         module: The module.
@@ -86,10 +150,24 @@ class UnfreezeAt(TrainerCallback):
     """
 
     def __init__(self, module: nn.Module, step: int):
-        self.module, self.step = module, step
+        self.parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
+        self.step = step
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs) -> None:
-        self.module.requires_grad_(state.global_step >= self.step)
+        for parameter in self.parameters:
+            parameter.requires_grad_(state.global_step >= self.step)
+
+
+def freeze_lowest_layers(encoder: nn.Module, count: int) -> None:
+    """Leave the speech encoder's convolutions and lowest layers as they are; 0 trains all.
+
+    Raises:
+        ValueError: more layers than it has.
+    """
+    if not 0 <= count <= len(encoder.layers):
+        raise ValueError(f"frozen_layers={count}, but the speech encoder has {len(encoder.layers)} layers.")
+    for module in (encoder.subsampling, *encoder.layers[:count]) if count else ():
+        module.requires_grad_(False)
 
 
 def save_stage(model: FreezeOmniForConditionalGeneration, processor: Any, folder: str | Path) -> None:
@@ -103,4 +181,14 @@ def in_cache(path: str) -> str:
     return str(Path(path.replace("{cache}", str(cache_dir()))).expanduser())
 
 
-__all__ = ["PARTS", "FrozenParts", "UnfreezeAt", "encoder_optimizer", "in_cache", "save_stage", "train_only"]
+__all__ = [
+    "PARTS",
+    "FrozenParts",
+    "StageTrainer",
+    "UnfreezeAt",
+    "encoder_optimizer",
+    "freeze_lowest_layers",
+    "in_cache",
+    "save_stage",
+    "train_only",
+]
