@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 from sine_recipe import ROOT, load_script, sentences, write_recipe
 
+from freeze_omni_hf.evaluation import contains_answer
 from freeze_omni_hf.training.plan import PlanError, Recipe, check_held_out
 from freeze_omni_hf.training.texts import (
     WORDNET_FOLDER,
     clean_sentence,
-    contains_answer,
     load_questions,
     normalise,
     number_words,

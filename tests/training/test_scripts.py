@@ -10,53 +10,22 @@ import sys
 import time
 from pathlib import Path
 
-import numpy as np
 import pytest
 import tiny
+import tones
 import torch
 import yaml
 from safetensors.torch import load_file
 
 from freeze_omni_hf import FreezeOmniProcessor, state_hash
-from freeze_omni_hf.training.shards import encode_flac, features
 
 
 ROOT = Path(__file__).parents[2]
-WORDS = ("one", "two", "three", "nine", "oh")
-
-
-def sound(text: str) -> np.ndarray:
-    """Every letter is a tone of 160 ms."""
-    clock = np.arange(2560) / 16000
-    return np.concatenate([0.3 * np.sin(2 * np.pi * (200 + 60 * (ord(c) - 96)) * clock) for c in text])
-
-
-def row(index: int) -> dict:
-    text = WORDS[index % len(WORDS)]
-    wave = sound(text)
-    answer = [{"type": "text", "text": text[::-1]}]
-    return {
-        "id": f"row-{index}",
-        "audio": {"bytes": encode_flac(wave), "path": None},
-        "text": text,
-        "language": "en",
-        "speaker": "tones",
-        "duration": len(wave) / 16000,
-        "messages": [
-            {"role": "user", "content": [{"type": "audio", "text": None}]},
-            {"role": "assistant", "content": answer},
-        ],
-        "answers": [text[::-1]],
-        "finished": True,
-    }
 
 
 @pytest.fixture(scope="module")
 def start(tmp_path_factory) -> Path:
     """A folder with an LLM, a model around it that goes into a stage, and data."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     folder = tmp_path_factory.mktemp("stages")
     tokenizer = tiny.tokenizer()
     llm = tiny.language_model()
@@ -74,9 +43,7 @@ def start(tmp_path_factory) -> Path:
     model.adapter.gate.bias.data.fill_(1.0)
     model.save_pretrained(folder / "model")
     processor.save_pretrained(folder / "model")
-    (folder / "data").mkdir()
-    table = pa.Table.from_pylist([row(index) for index in range(20)], schema=features("qa").arrow_schema)
-    pq.write_table(table, folder / "data" / "train-00000.parquet")
+    tones.write_data(folder / "data")
     return folder
 
 

@@ -22,7 +22,7 @@ from ..processing import FreezeOmniProcessor
 from ..training.augmentation import add_noise, row_generator
 from ..training.data import DataError, RowReport, decoded_rows, load_rows
 from .hearing import answer_speech, answer_text, read_out, transcribe
-from .metrics import contains_answer, error_rates
+from .metrics import answer_accuracy, contains_answer, error_rates
 
 
 SUITE = Path(__file__).with_name("suite.yaml")
@@ -134,24 +134,23 @@ def _measure_questions(result, model, processor, rows, waves, ways, batch_size, 
         answers = answer_text(model, processor, unknown, batch_size, progress=bar.update)
         text_cache.update(zip(unknown, answers, strict=True))
         spoken = answer_speech(model, processor, waves, batch_size, progress=bar.update)
-    right = {"spoken": 0, "text": 0}
-    for row, answer in zip(rows, spoken, strict=True):
-        given = {"spoken": answer, "text": text_cache[row["text"]]}
-        marks = {way: contains_answer(text, row["answers"]) for way, text in given.items()}
-        for way in right:
-            right[way] += marks[way]
+    written = [text_cache[question] for question in questions]
+    accepted = [list(row["answers"]) for row in rows]
+    figures = answer_accuracy(spoken, accepted, written)
+    result.figures = {way: None if value is None else round(value, 4) for way, value in figures.items()}
+    for row, good, heard, read in zip(rows, accepted, spoken, written, strict=True):
         result.rows.append(
             {
                 "id": row["id"],
                 "speaker": row["speaker"],
                 "question": row["text"],
-                "accepted": list(row["answers"]),
-                **{f"{way}_answer": text for way, text in given.items()},
-                **{f"{way}_right": mark for way, mark in marks.items()},
+                "accepted": good,
+                "spoken_answer": heard,
+                "spoken_right": contains_answer(heard, good),
+                "text_answer": read,
+                "text_right": contains_answer(read, good),
             }
         )
-    result.figures = {way: round(count / len(rows), 4) for way, count in right.items()}
-    result.figures["ratio"] = round(right["spoken"] / right["text"], 4) if right["text"] else None
 
 
 def table(results: list[SetResult]) -> str:

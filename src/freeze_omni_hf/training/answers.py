@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from ..embedded import SYSTEM_PROMPT
+from ..evaluation.metrics import contains_answer
 from ..llm_store import DEFAULT_LLM, cached_llm
-from .texts import contains_answer
 
 
 class AnswerError(RuntimeError):

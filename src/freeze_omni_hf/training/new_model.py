@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import torch
 from transformers import AutoTokenizer, set_seed
 
-from ..configuration import FreezeOmniAdapterConfig
+from ..configuration import FreezeOmniAdapterConfig, FreezeOmniSpeechEncoderConfig
 from ..conversion.whisper import load_whisper_encoder, whisper_encoder_config, whisper_encoder_state_dict
 from ..embedded import SYSTEM_PROMPT, embedded_config
 from ..generation.configuration import FreezeOmniGenerationConfig
@@ -61,6 +61,8 @@ def load_or_build(arguments: ModelArguments) -> tuple[FreezeOmniForConditionalGe
     config.prompt_length = arguments.prompt_length
     if not arguments.voice:
         config.speech_decoder_config = config.codec_config = None
+    if arguments.encoder is not None and arguments.whisper is None:
+        config.speech_encoder_config = FreezeOmniSpeechEncoderConfig(**arguments.encoder)
     adapter = {"input_size": config.speech_encoder_config.hidden_size, **(arguments.adapter or {})}
     weights = None
     if arguments.whisper is not None:
@@ -76,8 +78,7 @@ def load_or_build(arguments: ModelArguments) -> tuple[FreezeOmniForConditionalGe
             },
         )
         adapter.update(input_size=whisper.d_model, stack_frames=2)
-    if arguments.adapter is not None or weights is not None:
-        config.adapter_config = FreezeOmniAdapterConfig(output_size=config.adapter_config.output_size, **adapter)
+    config.adapter_config = FreezeOmniAdapterConfig(output_size=config.adapter_config.output_size, **adapter)
     processor = FreezeOmniProcessor.from_model_config(
         config,
         tokenizer,

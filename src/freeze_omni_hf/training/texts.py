@@ -120,12 +120,6 @@ def split_of(key: str, dev: float, test: float, seed: int = 0) -> str:
     return "test" if place < test else "dev" if place < test + dev else "train"
 
 
-def contains_answer(text: str, answers: Iterable[str]) -> bool:
-    """Whether one of the accepted ``answers`` stands in ``text`` as whole words, whatever case and punctuation."""
-    padded = f" {normalise(text)} "
-    return any(f" {normalise(answer)} " in padded for answer in answers if normalise(answer))
-
-
 def number_words(number: int) -> str:
     """0 to 999,999 in words, as they are spoken.
 
@@ -453,7 +447,6 @@ __all__ = [
     "TextError",
     "bucket",
     "clean_sentence",
-    "contains_answer",
     "load_questions",
     "normalise",
     "number_words",

@@ -1,0 +1,63 @@
+# Copyright 2026 The freeze-omni-hf team. Licensed under the Apache License, Version 2.0.
+"""Every recipe is understood by its script's parser, setting by setting, and names data that a spec can describe."""
+
+import runpy
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from transformers import TrainingArguments
+from trl import TrlParser
+
+from freeze_omni_hf.configuration import FreezeOmniAdapterConfig, FreezeOmniSpeechEncoderConfig
+from freeze_omni_hf.models import FreezeOmniAdapter, FreezeOmniSpeechEncoder
+from freeze_omni_hf.training.augmentation import Augmentation
+from freeze_omni_hf.training.data import DataSpec
+from freeze_omni_hf.training.new_model import ModelArguments
+from freeze_omni_hf.training.stages import PARTS
+from freeze_omni_hf.training.through_llm import ConversationArguments
+
+
+TRAINING = Path(__file__).parents[2] / "training"
+RECIPES = sorted(TRAINING.glob("recipes/*/*.yaml"))
+
+
+def stage_arguments(recipe: Path) -> type:
+    (script,) = TRAINING.glob(f"{recipe.stem}_*.py")
+    return runpy.run_path(str(script)).get("StageArguments", ConversationArguments)
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: f"{path.parent.name}-{path.stem}")
+def test_recipe_is_understood(recipe, monkeypatch, tmp_path):
+    content = yaml.safe_load(recipe.read_text())
+    content.update(output_dir=str(tmp_path), use_cpu=True, bf16=False, dataloader_num_workers=0)
+    content.pop("ddp_backend", None)
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(content))
+    monkeypatch.setattr(sys, "argv", ["script", "--config", str(tmp_path / "recipe.yaml")])
+    parser = TrlParser((stage_arguments(recipe), ModelArguments, TrainingArguments))
+    stage, model, arguments = parser.parse_args_and_config(fail_with_unknown_args=True)
+    for spec in (*stage.train, *stage.test.values()):
+        DataSpec.from_dict(spec)
+    assert stage.train and (model.llm or model.model)
+    Augmentation.from_dict(stage.augment)
+    assert set(getattr(stage, "parts", [])) <= set(PARTS)
+    assert not arguments.remove_unused_columns
+
+
+@pytest.mark.parametrize("config", sorted(TRAINING.glob("accelerate/*.yaml")), ids=lambda path: path.stem)
+def test_accelerate_reads_its_configuration(config):
+    from accelerate.commands.config.config_args import load_config_from_file
+
+    assert load_config_from_file(str(config)).num_processes >= 1
+
+
+def test_the_papers_sizes():
+    """Parameters of the released encoder and adapter, up to what the position rule adds."""
+    content = yaml.safe_load((TRAINING / "recipes/qwen2-7b/input1.yaml").read_text())
+    with torch.device("meta"):
+        encoder = FreezeOmniSpeechEncoder(FreezeOmniSpeechEncoderConfig(**content["encoder"]))
+        adapter = FreezeOmniAdapter(FreezeOmniAdapterConfig(input_size=1024, output_size=3584, **content["adapter"]))
+    assert sum(p.numel() for p in encoder.parameters()) == pytest.approx(357.95e6, rel=0.001)
+    assert sum(p.numel() for p in adapter.parameters()) == pytest.approx(17.84e6, rel=0.001)
