@@ -1,13 +1,14 @@
 # make setup   a virtual environment in .venv, and the small LLM in the user's cache
 # make demo    asks examples/question.wav and writes outputs/answer.wav
 # make test    all tests; PYTEST_ARGS="tests/test_cli.py -k talk" picks some
+# make train-embedded   data, training and figures of the embedded model; resumes where it was stopped
 PYTHON ?= python3
 PYTEST_ARGS ?=
 STAMP := .venv/.setup-done
 LLM_CACHE := $(or $(FREEZE_OMNI_CACHE),$(HOME)/.cache/freeze_omni_hf)
 RUFF_PATHS := $(wildcard src tests training benchmarks space scripts examples)
 
-.PHONY: setup demo test style quality space bench clean
+.PHONY: setup demo test style quality space bench clean train-data train-embedded
 
 setup: $(STAMP)
 	@test -f "$(LLM_CACHE)/llm/HuggingFaceTB--SmolLM2-135M-Instruct/model.safetensors" \
@@ -33,6 +34,27 @@ style: setup
 quality: setup
 	.venv/bin/ruff check $(RUFF_PATHS)
 	.venv/bin/ruff format --check $(RUFF_PATHS)
+
+RECIPES := training/recipes/smollm2-135m
+RUNS := $(LLM_CACHE)/runs/smollm2-135m
+LAUNCH := OMP_NUM_THREADS=1 .venv/bin/accelerate launch --config_file training/accelerate/cpu2.yaml
+
+train-data: setup
+	.venv/bin/python training/prepare_data.py --install-voices
+	.venv/bin/python training/prepare_data.py
+	.venv/bin/python training/fetch_whisper.py
+
+# A stage that is finished leaves its weights; one that was stopped goes on from its last checkpoint.
+$(RUNS)/input1/model.safetensors:
+	$(LAUNCH) training/input1_align.py --config $(RECIPES)/input1.yaml
+
+$(RUNS)/input3/model.safetensors: $(RUNS)/input1/model.safetensors
+	$(LAUNCH) training/input3_answer.py --config $(RECIPES)/input3.yaml
+
+train-embedded: train-data
+	$(MAKE) $(RUNS)/input3/model.safetensors
+	.venv/bin/freeze-omni eval $(RUNS)/input3 --output outputs/eval
+	.venv/bin/python training/export_embedded.py --run $(RUNS)/input3 --figures outputs/eval
 
 space: setup
 	.venv/bin/python space/app.py

@@ -6,15 +6,22 @@ Run as: python training/input0_chunks.py --config training/recipes/smollm2-135m/
 
 from dataclasses import dataclass, field
 
-from transformers import Trainer, TrainingArguments
-from transformers.trainer_utils import get_last_checkpoint
+from transformers import TrainingArguments
 from trl import TrlParser
 
 from freeze_omni_hf.training.chunks import FreezeOmniForChunks
 from freeze_omni_hf.training.collators import TranscriptCollator
 from freeze_omni_hf.training.data import load_rows
 from freeze_omni_hf.training.new_model import ModelArguments, load_or_build
-from freeze_omni_hf.training.stages import FrozenParts, freeze_lowest_layers, in_cache, save_stage, train_only
+from freeze_omni_hf.training.stages import (
+    FrozenParts,
+    StageTrainer,
+    freeze_lowest_layers,
+    in_cache,
+    own_the_push,
+    run_stage,
+    train_only,
+)
 from freeze_omni_hf.training.through_llm import HearingArguments
 
 
@@ -29,11 +36,12 @@ def main() -> None:
     stage, model_arguments, arguments = TrlParser(
         (StageArguments, ModelArguments, TrainingArguments)
     ).parse_args_and_config()
+    push = own_the_push(arguments)
     arguments.output_dir = in_cache(arguments.output_dir)
     model, processor = load_or_build(model_arguments)
     train_only(model, ["speech_encoder"])
     freeze_lowest_layers(model.speech_encoder, stage.frozen_layers)
-    trainer = Trainer(
+    trainer = StageTrainer(
         model=FreezeOmniForChunks(model, stage.fixed_share),
         args=arguments,
         train_dataset=load_rows(stage.train),
@@ -43,10 +51,7 @@ def main() -> None:
         preprocess_logits_for_metrics=lambda similarity, labels: similarity.reshape(1),
         callbacks=[FrozenParts({"the LLM": model.language_model})],
     )
-    resume = arguments.resume_from_checkpoint or get_last_checkpoint(arguments.output_dir)
-    trainer.train(resume_from_checkpoint=resume)
-    print(trainer.data_collator.report)
-    save_stage(model, processor, arguments.output_dir)
+    run_stage("Before input stage 1: chunks", trainer, model, processor, [stage, model_arguments], push)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ from pathlib import Path
 
 from safetensors.torch import load_model
 from transformers import TrainingArguments
-from transformers.trainer_utils import get_last_checkpoint
 from trl import TrlParser
 
 from freeze_omni_hf.evaluation import error_rates
@@ -26,7 +25,8 @@ from freeze_omni_hf.training.stages import (
     encoder_optimizer,
     freeze_lowest_layers,
     in_cache,
-    save_stage,
+    own_the_push,
+    run_stage,
     train_only,
 )
 from freeze_omni_hf.training.through_llm import HearingArguments
@@ -49,6 +49,7 @@ def main() -> None:
     stage, model_arguments, arguments = TrlParser(
         (StageArguments, ModelArguments, TrainingArguments)
     ).parse_args_and_config()
+    push = own_the_push(arguments)
     arguments.output_dir = in_cache(arguments.output_dir)
     model, processor = load_or_build(model_arguments)
     train_only(model, ["speech_encoder", "adapter"])
@@ -84,12 +85,9 @@ def main() -> None:
             UnfreezeAt(model.speech_encoder, stage.encoder_frozen_steps),
         ],
     )
-    resume = arguments.resume_from_checkpoint or get_last_checkpoint(arguments.output_dir)
-    trainer.train(resume_from_checkpoint=resume)
-    print(trainer.data_collator.report)
-    save_stage(model, processor, arguments.output_dir)
-    if test:
-        trainer.save_metrics("eval", trainer.evaluate())
+    run_stage(
+        "Input stage 1, against the LLM's token embeddings", trainer, model, processor, [stage, model_arguments], push
+    )
 
 
 def best_path(outputs, labels):

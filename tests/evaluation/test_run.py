@@ -76,10 +76,13 @@ def test_command_prints_and_writes_everything(model, processor, tmp_path, capsys
     assert "left out: not there" in shown.err and "| questions | 4 |" in shown.out
     figures = json.loads((tmp_path / "out" / "figures.json").read_text())["sets"]
     assert figures["words"]["rows"] == 4 and figures["words"]["read_out"]["wer"] > 0
+    assert "transcribe" not in figures["words"]
     assert set(figures["questions"]) == {"rows", "spoken", "text", "ratio"}
     rows = [json.loads(line) for line in (tmp_path / "out" / "rows.jsonl").read_text().splitlines()]
     assert len(rows) == 12 and rows[0]["set"] == "words" and "read_out" in rows[0]
     assert (tmp_path / "out" / "figures.png").stat().st_size > 5000
+    assert main([*command, "--only", "words", "--ways", "transcribe", "read_out"]) == 0
+    assert "| words | 4 | - |" not in capsys.readouterr().out
     assert main([*command, "--only", "nowhere"]) == 1
     assert "There is no set nowhere" in capsys.readouterr().err
     assert main([*command, "--only", "not there"]) == 1

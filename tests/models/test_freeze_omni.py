@@ -362,6 +362,23 @@ class TestForward:
         live = model(inputs_embeds=parts[3][None], attention_mask=mask, past_key_values=output.cache)
         torch.testing.assert_close(live.logits[0], dense.logits[0, -behind:], atol=1e-4, rtol=1e-4)
 
+    def test_training_leaves_unread_positions_out(self):
+        """The same loss and gradients over fewer positions."""
+        model = tiny.model(adapter={"gate": True}, voice=False, encoder={"hidden_dropout": 0, "activation_dropout": 0})
+        inputs = batch(model, chunks=(6, 4), text=(5, 7))
+        with torch.no_grad():
+            audio = model.encode_audio(inputs["input_features"], inputs["feature_attention_mask"])
+            model.adapter.gate.bias -= audio.gate_logits.median()
+        gradients, outputs = [], []
+        for training in (False, True):
+            model.zero_grad()
+            outputs.append(model.train(training)(**inputs))
+            outputs[-1].loss.backward()
+            gradients.append(model.adapter.proj.weight.grad.clone())
+        assert outputs[1].last_hidden_state.shape[1] < outputs[0].last_hidden_state.shape[1]
+        torch.testing.assert_close(outputs[0].loss, outputs[1].loss, atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(gradients[0], gradients[1], atol=1e-4, rtol=1e-3)
+
     def test_placeholders_and_audio_must_match(self):
         model = tiny.model()
         inputs = batch(model)

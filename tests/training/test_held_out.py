@@ -5,6 +5,7 @@ import itertools
 from pathlib import Path
 
 import pytest
+import yaml
 from sine_recipe import ROOT, load_script, sentences, write_recipe
 
 from freeze_omni_hf.evaluation import contains_answer
@@ -27,7 +28,9 @@ RECIPE = ROOT / "training" / "data" / "embedded.yaml"
 @pytest.fixture(scope="module")
 def recipe() -> Recipe:
     """The embedded recipe; without WordNet its sentences are made up, the split is the same code."""
-    return Recipe(RECIPE, sentences=None if (WORDNET_FOLDER / "data.noun").is_file() else sentences(30_000))
+    if (WORDNET_FOLDER / "data.noun").is_file():
+        return Recipe(RECIPE)
+    return Recipe(RECIPE, sentences(30_000), [f"name {index}" for index in range(2000)])
 
 
 @pytest.fixture(scope="module")
@@ -51,6 +54,25 @@ def test_no_voice_text_or_fact_of_a_test_row_is_in_training(recipe, rows):
     facts = {normalise(question.text): question.fact for question in recipe.questions}
     assert not {facts.get(normalise(r.text)) for r in train} & {facts.get(normalise(r.text)) for r in held} - {None}
     assert len({row.id for row in train + held}) == len(train) + len(held)
+
+
+def test_a_name_that_is_a_held_out_text_is_left_out(tmp_path):
+    settings = yaml.safe_load(write_recipe(tmp_path).read_text())
+    group = {"task": "asr", "split": "train", "name": "low", "texts": "names", "rows": None}
+    file = write_recipe(tmp_path, groups=[*settings["groups"], group])
+    names = [f"Town{index}" for index in range(40)] + ["violin", "Mozambique"]
+    recipe = Recipe(file, sentences(), names)
+    assert len(recipe.names) > 10 and any("violin" in text for text in recipe.names)
+    said = " ".join(recipe.names)
+    assert all(said.count(f"{name} ") + said.count(f"{name}.") + said.count(f"{name},") + said.count(f"{name}?") <= 1
+               for name in names)  # fmt: skip
+    held = Recipe(file, [*sentences(), *recipe.names], names)
+    lost = set(recipe.names) - set(held.names)
+    assert lost == {text for split in ("dev", "test") for text in held.sentences[split]} & set(recipe.names)
+    assert check_held_out(held)
+    group["split"] = "test"
+    with pytest.raises(PlanError, match="for training"):
+        Recipe(file, sentences(), names).shards({**group, "name": "high"})
 
 
 def test_both_programs_with_the_voice_of_one_person_are_held_out(rows):

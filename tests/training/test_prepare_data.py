@@ -272,9 +272,9 @@ def worded(count):
     return [f"the {names[i % 10]} cats and {names[i // 10]} dogs." for i in range(count)]
 
 
-@pytest.mark.parametrize("name", ["flite", "festival", "espeak", "kokoro"])
+@pytest.mark.parametrize("name", ["flite", "festival", "espeak", "kokoro", "pico"])
 def test_real_voices_speak(name):
-    voice = {"flite": "rms", "festival": "slt_hts", "espeak": "en-us+f2", "kokoro": "af_bella"}[name]
+    voice = {"flite": "rms", "festival": "slt_hts", "espeak": "en-us+f2", "kokoro": "af_bella", "pico": "en-US"}[name]
     synthesizer = SYNTHESIZERS[name]()
     if not synthesizer.available(voice):
         pytest.skip(synthesizer.missing(voice))

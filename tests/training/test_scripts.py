@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import tiny
@@ -18,6 +19,7 @@ import yaml
 from safetensors.torch import load_file
 
 from freeze_omni_hf import FreezeOmniProcessor, state_hash
+from freeze_omni_hf.training.shards import features
 
 
 ROOT = Path(__file__).parents[2]
@@ -115,6 +117,9 @@ def test_stage_learns_and_changes_its_parts_alone(stage, start, tmp_path, monkey
     lowest = [name for name in changed if name.startswith(("speech_encoder.subsampling", "speech_encoder.layers.0."))]
     assert bool(lowest) == ("speech_encoder" in parts and stage != "input1-upper")
     assert state_hash_of(start / "llm") == llm
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert f"| loss | {found[-1]:.4g} |" in card and "learning_rate: 0.01" in card
+    assert (tmp_path / "out" / "loss.png").stat().st_size > 5000
 
 
 def state_hash_of(folder: Path) -> str:
@@ -152,3 +157,45 @@ def test_a_killed_run_ends_as_one_that_was_not(start, tmp_path, monkeypatch):
     straight, killed = (load_file(tmp_path / name / "model.safetensors") for name in ("straight", "killed"))
     for name, tensor in straight.items():
         assert torch.equal(tensor, killed[name]), name
+
+
+def test_evaluation_broken_rows_and_the_hub(start, tmp_path, monkeypatch, capsys):
+    """Error rates during training; a row that cannot be read is named; the finished folder goes to the Hub."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    rows = [tones.row(index) for index in range(10)]
+    rows[3]["audio"]["bytes"] = b"no sound"
+    (tmp_path / "data").mkdir()
+    table = pa.Table.from_pylist(rows, schema=features("qa").arrow_schema)
+    pq.write_table(table, tmp_path / "data" / "train-00000.parquet")
+    calls = []
+
+    class Hub:
+        def __init__(self, token=None):
+            pass
+
+        def create_repo(self, name, private=None, exist_ok=False):
+            calls.append(name)
+            return SimpleNamespace(repo_id=f"me/{name}")
+
+        def upload_folder(self, repo_id, folder_path, ignore_patterns):
+            files = {path.name for path in Path(folder_path).iterdir()}
+            assert {"model.safetensors", "processor_config.json", "README.md"} <= files
+            calls.append(repo_id)
+
+    monkeypatch.setattr("freeze_omni_hf.training.stages.HfApi", Hub)
+    settings = {
+        "train": [{"path": str(tmp_path / "data")}],
+        "test": {"dev": {"path": str(start / "data"), "limit": 5}},
+        "eval_strategy": "steps",
+        "eval_steps": 5,
+        "max_steps": 10,
+        "push_to_hub": True,
+        "hub_model_id": "ears",
+    }
+    run("input1_align.py", recipe(start, tmp_path / "out", **settings), monkeypatch)
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert "eval_dev_wer" in card and "eval_dev_cer" in card
+    assert "1 skipped" in card and "row-3" in capsys.readouterr().out
+    assert calls == ["ears", "me/ears"]

@@ -7,6 +7,7 @@ Run as: freeze-omni eval checkpoints/freeze-omni-smollm2-135m --output outputs/e
 import json
 import sys
 from argparse import Namespace
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -69,7 +70,7 @@ def evaluate_set(
     name: str,
     spec: dict[str, Any],
     limit: int | None = None,
-    ways: tuple[str, ...] = ("read_out", "transcribe"),
+    ways: Sequence[str] | None = None,
     batch_size: int = 16,
     text_cache: dict[str, str] | None = None,
 ) -> SetResult:
@@ -81,7 +82,8 @@ def evaluate_set(
         name: Of the set.
         spec: Fields of `DataSpec`, and ``noise_db``.
         limit: First rows only.
-        ways: How transcripts are made: "read_out" (adapter alone), "transcribe" (through the LLM).
+        ways: How transcripts are made: "read_out" (adapter alone, needs a gate), "transcribe" (through the LLM);
+            None: the first that the model can.
         batch_size: Rows at a time.
         text_cache: Answers to text questions that are known, by question; new ones are added.
 
@@ -116,7 +118,7 @@ def _noisy(wave: np.ndarray, others: list[np.ndarray], snr_db: float, kind: str,
 def _measure_transcripts(result, model, processor, rows, waves, ways, batch_size, text_cache) -> None:
     texts = [row["text"] for row in rows]
     result.rows = [{"id": row["id"], "speaker": row["speaker"], "text": row["text"]} for row in rows]
-    ways = [way for way in ways if way != "read_out" or model.adapter.gate is not None]
+    ways = ways or ("transcribe" if model.adapter.gate is None else "read_out",)
     for way in ways:
         make = {"read_out": read_out, "transcribe": transcribe}[way]
         with tqdm(total=len(waves), desc=f"{result.name} {way}", unit="row") as bar:
@@ -226,7 +228,7 @@ def run(args: Namespace) -> int:
     for name, spec in suite.items():
         try:
             results.append(
-                evaluate_set(model, processor, name, spec, args.limit, tuple(args.ways), args.batch_size, text_cache)
+                evaluate_set(model, processor, name, spec, args.limit, args.ways, args.batch_size, text_cache)
             )
         except DataError as error:
             missing.append(f"{name}: {error}")

@@ -499,6 +499,9 @@ class FreezeOmniForConditionalGeneration(FreezeOmniPreTrainedModel, FreezeOmniGe
     ) -> FreezeOmniOutput | tuple:
         """Text and state logits of a padded batch, and the losses of the input stages (section 3.3).
 
+        In training, an adapter with a gate leaves the positions that the LLM does not read out of the batch (unless
+        ``state_labels`` need them), so that outputs are shorter than ``input_ids``.
+
         Args:
             input_ids: (B, S) from the processor, audio as placeholders.
             attention_mask: (B, S), 1 on real positions; padding may be on either side.
@@ -526,6 +529,8 @@ class FreezeOmniForConditionalGeneration(FreezeOmniPreTrainedModel, FreezeOmniGe
                 # Positions before the new ones are in the cache; their mask stays.
                 attention_mask = attention_mask.clone()
                 attention_mask[:, attention_mask.shape[1] - read.shape[1] :] *= read.to(attention_mask.device)
+                if self.training and past_key_values is None and position_ids is None and state_labels is None:
+                    inputs_embeds, attention_mask, labels = _without_gaps(inputs_embeds, attention_mask, labels)
         chosen = None
         if labels is not None and self.training and isinstance(logits_to_keep, int) and logits_to_keep == 0:
             # A vocabulary is wide: compute logits only where some row of the batch is supervised.
@@ -568,6 +573,19 @@ class FreezeOmniForConditionalGeneration(FreezeOmniPreTrainedModel, FreezeOmniGe
         result = FreezeOmniOutput(loss, lm_loss, state_loss, kd_loss, logits, state_logits, hidden, cache_of(output))
         return_dict = self.config.return_dict if return_dict is None else return_dict
         return result if return_dict else result.to_tuple()
+
+
+def _without_gaps(
+    embeds: Tensor, attention_mask: Tensor, labels: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """A batch without the positions that no row reads, in their order: half as much to compute for short speech."""
+    keep = attention_mask.bool()
+    order = keep.long().argsort(dim=1, descending=True, stable=True)[:, : int(keep.sum(dim=1).max())]
+    keep = keep.gather(1, order)
+    embeds = embeds.gather(1, order.to(embeds.device).unsqueeze(-1).expand(-1, -1, embeds.shape[-1]))
+    if labels is not None:
+        labels = labels.gather(1, order.to(labels.device)).masked_fill(~keep.to(labels.device), -100)
+    return embeds, keep.to(attention_mask.dtype), labels
 
 
 def _parameters(kind: type) -> set[str]:

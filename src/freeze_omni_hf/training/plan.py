@@ -86,13 +86,13 @@ class Recipe:
 
     Args:
         file: The YAML file; paths in it are relative to its folder.
-        sentences: Other sentences than WordNet's, for tests.
+        sentences, names: Other ones than WordNet's, for tests.
 
     Raises:
         PlanError: the file is not there, is no YAML, or lacks a part.
     """
 
-    def __init__(self, file: str | Path, sentences: list[str] | None = None):
+    def __init__(self, file: str | Path, sentences: list[str] | None = None, names: list[str] | None = None):
         self.file = Path(file)
         try:
             self.settings = yaml.safe_load(self.file.read_text(encoding="utf-8"))
@@ -107,7 +107,7 @@ class Recipe:
         self.seed = int(self.settings["seed"])
         self.voices: dict[str, dict[str, dict[str, float]]] = self.settings["voices"]
         self.groups: list[dict] = self.settings["groups"]
-        self._given_sentences = sentences
+        self._given_sentences, self._given_names = sentences, names
 
     @property
     def table(self) -> Path:
@@ -137,10 +137,13 @@ class Recipe:
 
     @cached_property
     def names(self) -> list[str]:
-        """Sentences of WordNet's nouns and proper nouns, for training alone."""
+        """Sentences of WordNet's nouns and names, where the recipe asks for them; for training alone."""
+        if not any(group.get("texts") == "names" for group in self.groups):
+            return []
+        names = wordnet_names() if self._given_names is None else self._given_names
         held = {normalise(text) for split in ("dev", "test") for text in self.sentences[split]}
         held |= {normalise(question.text) for question in self.questions if question.split != "train"}
-        return [text for text in name_sentences(wordnet_names(), self.seed) if normalise(text) not in held]
+        return [text for text in name_sentences(names, self.seed) if normalise(text) not in held]
 
     def _most_rows(self, task: str, split: str) -> int:
         rows = [group.get("rows") or 0 for group in self.groups if self._is(group, task, split)]
@@ -230,6 +233,7 @@ def check_held_out(recipe: Recipe) -> dict[str, int]:
         for voices in groups.values():
             sides["voice"][split != "train"].update(dict.fromkeys(voices, split))
     texts = {split: list(rows) for split, rows in recipe.sentences.items()}
+    texts["train"] += recipe.names
     for question in recipe.questions:
         texts[question.split].append(question.text)
         sides["fact"][question.split != "train"][question.fact] = question.split

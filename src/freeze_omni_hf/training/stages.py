@@ -7,14 +7,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub import HfApi
 from torch import nn
 from torch.utils.data import DataLoader, Sampler
-from transformers import Trainer, TrainerCallback
+from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_pt_utils import LengthGroupedSampler, get_length_grouped_indices
+from transformers.trainer_utils import get_last_checkpoint
 
 from ..language_model import state_hash
 from ..llm_store import cache_dir
 from ..models import FreezeOmniForConditionalGeneration
+from .report import losses, plot_losses, stage_card
 
 
 logger = logging.getLogger(__name__)
@@ -170,10 +173,54 @@ def freeze_lowest_layers(encoder: nn.Module, count: int) -> None:
         module.requires_grad_(False)
 
 
-def save_stage(model: FreezeOmniForConditionalGeneration, processor: Any, folder: str | Path) -> None:
-    """Save speech parts and processor, so that the next stage and ``from_pretrained`` read the folder."""
+def run_stage(
+    name: str,
+    trainer: StageTrainer,
+    model: FreezeOmniForConditionalGeneration,
+    processor: Any,
+    settings: list[Any],
+    push_to_hub: bool = False,
+) -> None:
+    """Trains (goes on from the last checkpoint of the output folder, if there is one), saves and reports.
+
+    Args:
+        name: Of the stage, for its model card.
+        trainer: Ready to train.
+        model: Its speech parts are saved, so that the next stage and ``from_pretrained`` read the folder.
+        processor: Saved beside them.
+        settings: Dataclasses of the run, for the model card.
+        push_to_hub: Upload the folder to ``trainer.args.hub_model_id`` (or a repository of the folder's name).
+    """
+    arguments = trainer.args
+    resume = arguments.resume_from_checkpoint or get_last_checkpoint(arguments.output_dir)
+    trainer.train(resume_from_checkpoint=resume)
+    if trainer.eval_dataset is not None:
+        trainer.save_metrics("eval", trainer.evaluate())
+    if not trainer.is_world_process_zero():
+        return
+    report = str(trainer.data_collator.report)
+    print(report)
+    folder, history = Path(arguments.output_dir), trainer.state.log_history
     model.save_pretrained(folder)
     processor.save_pretrained(folder)
+    if losses(history):
+        plot_losses(history, folder / "loss.png")
+    (folder / "README.md").write_text(stage_card(name, model, [*settings, arguments], history, report), "utf-8")
+    if push_to_hub:
+        upload(folder, arguments.hub_model_id or folder.name, arguments.hub_private_repo, arguments.hub_token)
+
+
+def upload(folder: Path, repository: str, private: bool | None = None, token: str | None = None) -> None:
+    """Puts the finished model of a stage on the Hub, without its training checkpoints."""
+    api = HfApi(token=token)
+    repository = api.create_repo(repository, private=private, exist_ok=True).repo_id
+    api.upload_folder(repo_id=repository, folder_path=str(folder), ignore_patterns=["checkpoint-*/**", "runs/**"])
+
+
+def own_the_push(arguments: TrainingArguments) -> bool:
+    """Whether the model is to go to the Hub; Trainer itself, which would upload its wrapper, is told not to."""
+    wanted, arguments.push_to_hub = arguments.push_to_hub, False
+    return wanted
 
 
 def in_cache(path: str) -> str:
@@ -189,6 +236,8 @@ __all__ = [
     "encoder_optimizer",
     "freeze_lowest_layers",
     "in_cache",
-    "save_stage",
+    "own_the_push",
+    "run_stage",
     "train_only",
+    "upload",
 ]

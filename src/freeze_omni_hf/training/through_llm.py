@@ -4,7 +4,6 @@
 from dataclasses import dataclass, field
 
 from transformers import TrainingArguments
-from transformers.trainer_utils import get_last_checkpoint
 
 from .augmentation import Augmentation
 from .collators import ConversationCollator
@@ -16,7 +15,8 @@ from .stages import (
     encoder_optimizer,
     freeze_lowest_layers,
     in_cache,
-    save_stage,
+    own_the_push,
+    run_stage,
     train_only,
 )
 
@@ -60,6 +60,7 @@ def train_through_llm(
         target: "text" (the transcript) or "answer" (the LLM's own answer to the text).
         task: Task whose embedding stands before the audio; None: the learned prompt.
     """
+    push = own_the_push(arguments)
     arguments.output_dir = in_cache(arguments.output_dir)
     model, processor = load_or_build(model_arguments)
     model.config.lm_loss_weight = stage.lm_loss_weight
@@ -79,12 +80,8 @@ def train_through_llm(
         optimizers=(encoder_optimizer(model, model.speech_encoder, stage.encoder_learning_rate, arguments), None),
         callbacks=[FrozenParts({"the LLM": model.language_model, **frozen})],
     )
-    resume = arguments.resume_from_checkpoint or get_last_checkpoint(arguments.output_dir)
-    trainer.train(resume_from_checkpoint=resume)
-    print(trainer.data_collator.report)
-    save_stage(model, processor, arguments.output_dir)
-    if stage.test:
-        trainer.save_metrics("eval", trainer.evaluate())
+    name = f"Input stage {2 if target == 'text' else 3}"
+    run_stage(name, trainer, model, processor, [stage, model_arguments], push)
 
 
 __all__ = ["ConversationArguments", "HearingArguments", "train_through_llm"]
