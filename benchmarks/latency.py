@@ -40,6 +40,7 @@ from freeze_omni_hf import (
 )
 from freeze_omni_hf.embedded import is_untrained
 from freeze_omni_hf.generation.sampling import choose_speech_tokens
+from freeze_omni_hf.language_model import cache_of
 from freeze_omni_hf.processing import load_audio
 
 
@@ -138,7 +139,7 @@ def measure_chunks(
     extractor = processor.feature_extractor
     length, warm_up = extractor.chunk_length, max(model.config.speech_encoder_config.left_chunks, 0) + 4
     question = question.repeat(-(-(warm_up + count) * length // len(question)))
-    conversation = read(model, before).past_key_values
+    conversation = cache_of(read(model, before))
     features_cache = encoder_cache = adapter_cache = None
     times: dict[str, list[float]] = {part: [] for part in CHUNK_PARTS}
     clock = Clock(model.device)
@@ -157,7 +158,7 @@ def measure_chunks(
         adapter_cache = adapted.cache
         laps.append(clock.lap())
         output = read(model, adapted.last_hidden_state.to(before), conversation)
-        conversation = output.past_key_values
+        conversation = cache_of(output)
         laps.append(clock.lap())
         if model.state_head is not None:
             model.state_head(output.hidden_states[-1][:, -1].to(model.state_head.weight)).argmax().item()
