@@ -156,8 +156,9 @@ def measure_chunks(
             encoded.last_hidden_state, encoded.attention_mask, cache=adapter_cache, use_cache=True, return_dict=True
         )
         adapter_cache = adapted.cache
+        vectors = model.as_embeddings(adapted.last_hidden_state)
         laps.append(clock.lap())
-        output = read(model, adapted.last_hidden_state.to(before), conversation)
+        output = read(model, vectors.to(before), conversation)
         conversation = cache_of(output)
         laps.append(clock.lap())
         if model.state_head is not None:

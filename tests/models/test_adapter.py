@@ -166,6 +166,38 @@ def test_blocks_and_gate_stream_and_pad():
     torch.testing.assert_close(adapter(changed).gate_logits[:, :7], adapter(features).gate_logits[:, :7])
 
 
+def test_mixtures_are_of_the_named_tokens_alone():
+    torch.manual_seed(0)
+    adapter = FreezeOmniAdapter(FreezeOmniAdapterConfig(input_size=6, output_size=10, token_mixture=True))
+    table, vectors = torch.randn(30, 10), torch.randn(2, 4, 10, requires_grad=True)
+    with pytest.raises(ValueError, match="set_tokens"):
+        adapter.mix_tokens(vectors, table)
+    ids = torch.tensor([3, 7, 21])
+    adapter.set_tokens(ids)
+    assert adapter.config.num_tokens == 3
+    mixed = adapter.mix_tokens(vectors, table)
+    cosine = torch.nn.functional.cosine_similarity(vectors.unsqueeze(2), table[ids], dim=-1)
+    torch.testing.assert_close(mixed, (20 * cosine).softmax(dim=-1) @ table[ids])
+    mixed.sum().backward()
+    assert vectors.grad.abs().sum() > 0 and adapter.log_scale.grad is not None
+    # Near a token's direction, whatever the length, the mixture is that token's embedding.
+    adapter.log_scale.data.fill_(6.0)
+    torch.testing.assert_close(adapter.mix_tokens(9 * table[None, ids], table)[0], table[ids], atol=1e-3, rtol=0)
+    # Another LLM or other tokens are noticed.
+    torch.testing.assert_close(adapter.mix_tokens(table[None, ids], 2 * table)[0], 2 * table[ids], atol=1e-2, rtol=0)
+    adapter.set_tokens(torch.tensor([5]))
+    torch.testing.assert_close(adapter.mix_tokens(vectors, table), table[5].expand(2, 4, -1))
+
+
+def test_tokens_of_the_mixture_are_saved(tmp_path):
+    adapter = FreezeOmniAdapter(FreezeOmniAdapterConfig(input_size=6, output_size=10, token_mixture=True))
+    adapter.set_tokens(torch.tensor([4, 2, 9]))
+    adapter.log_scale.data.fill_(2.5)
+    adapter.save_pretrained(tmp_path)
+    loaded = FreezeOmniAdapter.from_pretrained(tmp_path)
+    assert loaded.token_ids.tolist() == [4, 2, 9] and loaded.log_scale.item() == 2.5
+
+
 def test_blocks_need_the_strided_kind():
     with pytest.raises(ValueError, match="num_blocks"):
         FreezeOmniAdapterConfig(adapter_type="linear", num_blocks=1)

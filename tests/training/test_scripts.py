@@ -37,8 +37,9 @@ def start(tmp_path_factory) -> Path:
         llm,
         voice=False,
         encoder={"hidden_dropout": 0.0, "activation_dropout": 0.0, "left_chunks": 4},
-        adapter={"gate": True, "num_blocks": 1},
+        adapter={"gate": True, "num_blocks": 1, "token_mixture": True},
     )
+    model.adapter.set_tokens(torch.arange(200))
     model.config.llm_name_or_path = str(folder / "llm")
     processor = FreezeOmniProcessor.from_model_config(model.config, tokenizer)
     model.config.audio_token_id = processor.audio_token_id
@@ -92,7 +93,7 @@ STAGES = {
     "input0": ("input0_chunks.py", {"fixed_share": 1.0}, {"speech_encoder"}, 0.9),
     "input1": ("input1_align.py", {"character_weight": 0.5, "negatives": 50}, {"speech_encoder", "adapter"}, 0.6),
     "input1-upper": ("input1_align.py", {"frozen_layers": 1}, {"speech_encoder", "adapter"}, 0.7),
-    "input2": ("input2_transcribe.py", {}, {"speech_encoder", "adapter", "task_embeddings"}, 0.9),
+    "input2": ("input2_transcribe.py", {}, {"speech_encoder", "adapter", "task_embeddings"}, 0.95),
     "input3": ("input3_answer.py", {"task": "qa"}, {"prompt_embeddings"}, 0.95),
     "input3-distil": (
         "input3_answer.py",

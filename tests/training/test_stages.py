@@ -35,13 +35,18 @@ def row(text: str) -> dict:
     return {"audio": {"bytes": buffer.getvalue(), "path": None}, "text": text, "messages": turns}
 
 
-@pytest.fixture(params=[False, True], ids=["blank", "gate"])
+ADAPTERS = {"blank": {}, "gate": {"gate": True, "num_blocks": 1}, "mixture": {"gate": True, "token_mixture": True}}
+
+
+@pytest.fixture(params=ADAPTERS)
 def model(request):
-    """Without and with a gate."""
-    return tiny.model(
-        encoder={"hidden_dropout": 0.0, "activation_dropout": 0.0, "left_chunks": 4},
-        adapter={"gate": True, "num_blocks": 1} if request.param else {},
+    """The paper's adapter, one with a gate, and one that also mixes tokens."""
+    built = tiny.model(
+        encoder={"hidden_dropout": 0.0, "activation_dropout": 0.0, "left_chunks": 4}, adapter=ADAPTERS[request.param]
     )
+    if built.config.adapter_config.token_mixture:
+        built.adapter.set_tokens(torch.arange(256))
+    return built
 
 
 @pytest.fixture
@@ -84,6 +89,17 @@ def test_negatives_leave_the_targets_own_scores(model, processor):
     torch.testing.assert_close(align(**batch).token_loss, whole)
     align.negatives = 1
     assert align(**batch).token_loss < whole
+
+
+def test_an_adapter_that_mixes_gets_the_tokens_of_the_transcripts(model, processor):
+    align = aligner(model, processor)
+    names = dict(align.named_parameters())
+    if model.config.adapter_config.token_mixture:
+        assert torch.equal(model.adapter.token_ids, align.token_ids)
+        assert model.config.adapter_config.num_tokens == len(align.token_ids) < 20
+        assert align.log_scale is model.adapter.log_scale and "own_scale" not in names
+    else:
+        assert align.log_scale is names["own_scale"]
 
 
 def test_best_path_becomes_token_ids(model, processor):

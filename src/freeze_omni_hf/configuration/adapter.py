@@ -28,6 +28,9 @@ class FreezeOmniAdapterConfig(PreTrainedConfig):
         block_expansion: Width inside a block, as a multiple of ``conv_size``.
         gate: Also say of each vector whether a text token is heard in it. The LLM then reads those vectors alone, so
             that what it reads is as dense as text (ours; the released model reads all).
+        token_mixture: What the LLM reads is a mixture of its own token embeddings, weighted by how similar a vector is
+            to each, so that it never reads what could not be text (ours, after arXiv 2502.01341).
+        num_tokens: Tokens in the mixture; set with the tokens (`FreezeOmniAdapter.set_tokens`).
         norm: ``"layer"`` or ``"batch"``, used by the subsampling kind with one convolution; the others use batch norm.
         hidden_act: ``"gelu"`` or ``"relu"``, likewise.
         norm_eps: Epsilon of the norms.
@@ -49,6 +52,8 @@ class FreezeOmniAdapterConfig(PreTrainedConfig):
     block_kernel_size: int = 7
     block_expansion: int = 3
     gate: bool = False
+    token_mixture: bool = False
+    num_tokens: int = 0
     norm: str = "layer"
     hidden_act: str = "gelu"
     norm_eps: float = 1e-3

@@ -1,6 +1,7 @@
 # Copyright 2026 The freeze-omni-hf team. Licensed under the Apache License, Version 2.0.
 """Adapter from encoder frames to the LLM's embedding space, and the state head (Freeze-Omni, sections 3.1 and 3.4)."""
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -97,7 +98,42 @@ class FreezeOmniAdapter(PreTrainedModel):
         self.block_norm = nn.LayerNorm(width, eps=config.norm_eps) if config.num_blocks else None
         self.proj = nn.Linear(width, config.output_size)
         self.gate = nn.Linear(width, 1) if config.gate else None
+        self.log_scale = self._rows = None
+        if config.token_mixture:
+            self.register_buffer("token_ids", torch.zeros(config.num_tokens, dtype=torch.long))
+            self.log_scale = nn.Parameter(torch.tensor(math.log(20.0)))
         self.post_init()
+
+    def set_tokens(self, token_ids: Tensor) -> None:
+        """The LLM tokens that vectors are mixed of: (N,), for an adapter with ``token_mixture``."""
+        self.token_ids = token_ids.to(self.proj.weight.device, torch.long)
+        self.config.num_tokens = len(token_ids)
+
+    def mix_tokens(self, vectors: Tensor, table: Tensor) -> Tensor:
+        """What the LLM reads: mixtures of its embeddings of ``token_ids``, by the softmax of scaled cosines.
+
+        Args:
+            vectors: (B, L, output_size) of `forward`.
+            table: (vocabulary, output_size) the LLM's input embeddings.
+
+        Raises:
+            ValueError: no tokens are set.
+        """
+        if not len(self.token_ids):
+            raise ValueError("This adapter mixes token embeddings, but no tokens are set: call adapter.set_tokens.")
+        rows, directions = self._token_rows(table, vectors.device)
+        cosine = F.normalize(vectors.float(), dim=-1) @ directions.T
+        weights = (self.log_scale.float().exp() * cosine).softmax(dim=-1)
+        return weights.to(rows.dtype) @ rows
+
+    @torch.no_grad()
+    def _token_rows(self, table: Tensor, device: torch.device) -> tuple[Tensor, Tensor]:
+        """The embeddings of ``token_ids`` and their directions; the LLM never changes, so they are made once."""
+        key = (table.data_ptr(), table.dtype, device, self.token_ids.data_ptr())
+        if self._rows is None or self._rows[0] != key:
+            rows = table[self.token_ids.to(table.device)].to(device)
+            self._rows = (key, rows, F.normalize(rows.float(), dim=-1))
+        return self._rows[1:]
 
     def output_lengths(self, frames: Tensor) -> Tensor:
         """Vectors that a number of encoder frames gives: ceil(frames / stride)."""

@@ -48,7 +48,7 @@ class FreezeOmniForAlignment(FreezeOmniPreTrainedModel):
     Args:
         model: The model with its LLM attached; only its speech encoder and adapter are used.
         token_ids: LLM tokens that transcripts may hold.
-        scale: Start of the learned scale of the cosine.
+        scale: Start of the learned scale of the cosine, where the adapter has none of its own.
         negatives: Tokens that a training batch is compared with beside its own, drawn anew each time; None: all.
         character_weight: Weight of a CTC loss on the characters, from the encoder's frames. It teaches the encoder
             sounds long before the token loss finds words.
@@ -79,7 +79,11 @@ class FreezeOmniForAlignment(FreezeOmniPreTrainedModel):
         self.register_buffer("token_ids", torch.tensor(ids), persistent=False)
         self.register_buffer("classes", classes, persistent=False)
         self.register_buffer("rows", F.normalize(table[ids].float(), dim=-1), persistent=False)
-        self.log_scale = nn.Parameter(torch.tensor(math.log(scale)))
+        self.own_scale = None
+        if model.config.adapter_config.token_mixture:
+            model.adapter.set_tokens(torch.tensor(ids))
+        else:
+            self.own_scale = nn.Parameter(torch.tensor(math.log(scale)))
         self.blank = self.blank_bias = None
         if model.adapter.gate is None:
             self.blank = nn.Parameter(F.normalize(table.float().mean(dim=0), dim=-1))
@@ -89,6 +93,11 @@ class FreezeOmniForAlignment(FreezeOmniPreTrainedModel):
         # The norm of ordinary token embeddings: what the adapter's vectors are drawn to.
         self.embedding_norm = float(table[ids].float().norm(dim=-1).mean())
         self._keys_to_ignore_on_save = {f"model.{name}" for name in model._keys_to_ignore_on_save}
+
+    @property
+    def log_scale(self) -> Tensor:
+        """Logarithm of what cosines are multiplied with: the adapter's own, where it mixes tokens."""
+        return self.model.adapter.log_scale if self.own_scale is None else self.own_scale
 
     def forward(
         self,
