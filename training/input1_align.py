@@ -58,9 +58,11 @@ def main() -> None:
     test = {name: load_rows(spec) for name, spec in stage.test.items()}
 
     texts = [text for rows in (train, *test.values()) for text in rows["text"]]
+    tokens = transcript_tokens(processor.tokenizer, texts)
     aligner = FreezeOmniForAlignment(
         model,
-        transcript_tokens(processor.tokenizer, texts),
+        tokens,
+        processor.tokenizer.batch_decode([[token] for token in tokens]),
         negatives=stage.negatives,
         character_weight=stage.character_weight,
         whole_share=stage.whole_share,

@@ -8,7 +8,7 @@ from golden_data import CHECKPOINTS, facts, prefixed, tensors
 from freeze_omni_hf.configuration import FreezeOmniAdapterConfig
 from freeze_omni_hf.conversion import released
 from freeze_omni_hf.models import AdapterCache, FreezeOmniAdapter, StateHead
-from freeze_omni_hf.models.adapter import ANSWER, IGNORE, LISTEN
+from freeze_omni_hf.models.adapter import ANSWER, IGNORE, LISTEN, spelling_vectors
 
 
 UNITS = {
@@ -187,6 +187,41 @@ def test_mixtures_are_of_the_named_tokens_alone():
     torch.testing.assert_close(adapter.mix_tokens(table[None, ids], 2 * table)[0], 2 * table[ids], atol=1e-2, rtol=0)
     adapter.set_tokens(torch.tensor([5]))
     torch.testing.assert_close(adapter.mix_tokens(vectors, table), table[5].expand(2, 4, -1))
+
+
+def test_spellings_are_alike_where_letters_are():
+    texts = [" Belgium", " Belgian", " India", "belgium", " BELGIUM!", "?"]
+    vectors = spelling_vectors(texts, 128)
+    assert vectors.dtype == torch.int8 and torch.equal(vectors, spelling_vectors(texts, 128))
+    unit = torch.nn.functional.normalize(vectors.float(), dim=-1)
+    likeness = unit @ unit.T
+    assert likeness[0, 1] > 0.5 > likeness[0, 2] and likeness[0, 3] > likeness[0, 1]
+    assert torch.equal(vectors[0], vectors[4]) and not vectors[5].any()
+
+
+def test_tokens_are_told_apart_by_spelling_too(tmp_path):
+    """At first as if there were no spelling; then letters decide between tokens that vectors do not tell apart."""
+    config = FreezeOmniAdapterConfig(input_size=6, output_size=10, token_mixture=True, spelling_size=64, gate=True)
+    adapter = FreezeOmniAdapter(config).eval()
+    ids, texts = torch.tensor([4, 2, 9]), [" cat", " dog", " cats"]
+    with pytest.raises(ValueError, match="3 tokens need as many texts"):
+        adapter.set_tokens(ids)
+    adapter.set_tokens(ids, texts)
+    table, frames = torch.randn(12, 10), torch.randn(1, 8, 6)
+    output = adapter(frames)
+    assert not output.spelling.any()
+    plain = adapter.mix_tokens(output.last_hidden_state, table)
+    torch.testing.assert_close(adapter.mix_tokens(output.last_hidden_state, table, output.spelling), plain)
+    letters = 50 * torch.nn.functional.normalize(spelling_vectors(texts, 64).float(), dim=-1)[None]
+    mixed = adapter.mix_tokens(output.last_hidden_state[:, :3], table, letters)
+    torch.testing.assert_close(mixed[0], table[ids], atol=0.05, rtol=0)
+    adapter.spelling_proj.weight.data.normal_()
+    adapter.save_pretrained(tmp_path)
+    loaded = FreezeOmniAdapter.from_pretrained(tmp_path).eval()
+    torch.testing.assert_close(loaded(frames).spelling, adapter(frames).spelling)
+    assert torch.equal(loaded.spellings, adapter.spellings)
+    with pytest.raises(ValueError, match="token_mixture"):
+        FreezeOmniAdapterConfig(spelling_size=8)
 
 
 def test_tokens_of_the_mixture_are_saved(tmp_path):

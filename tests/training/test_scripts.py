@@ -37,9 +37,9 @@ def start(tmp_path_factory) -> Path:
         llm,
         voice=False,
         encoder={"hidden_dropout": 0.0, "activation_dropout": 0.0, "left_chunks": 4},
-        adapter={"gate": True, "num_blocks": 1, "token_mixture": True},
+        adapter={"gate": True, "num_blocks": 1, "token_mixture": True, "spelling_size": 16},
     )
-    model.adapter.set_tokens(torch.arange(200))
+    model.adapter.set_tokens(torch.arange(200), [chr(index) for index in range(200)])
     model.config.llm_name_or_path = str(folder / "llm")
     processor = FreezeOmniProcessor.from_model_config(model.config, tokenizer)
     model.config.audio_token_id = processor.audio_token_id

@@ -35,7 +35,8 @@ def row(text: str) -> dict:
     return {"audio": {"bytes": buffer.getvalue(), "path": None}, "text": text, "messages": turns}
 
 
-ADAPTERS = {"blank": {}, "gate": {"gate": True, "num_blocks": 1}, "mixture": {"gate": True, "token_mixture": True}}
+ADAPTERS = {"blank": {}, "gate": {"gate": True, "num_blocks": 1}, "mixture": {"gate": True, "token_mixture": True},
+            "spelling": {"gate": True, "token_mixture": True, "spelling_size": 32}}  # fmt: skip
 
 
 @pytest.fixture(params=ADAPTERS)
@@ -45,7 +46,7 @@ def model(request):
         encoder={"hidden_dropout": 0.0, "activation_dropout": 0.0, "left_chunks": 4}, adapter=ADAPTERS[request.param]
     )
     if built.config.adapter_config.token_mixture:
-        built.adapter.set_tokens(torch.arange(256))
+        built.adapter.set_tokens(torch.arange(256), [chr(index) for index in range(256)])
     return built
 
 
@@ -55,7 +56,9 @@ def processor(model):
 
 
 def aligner(model, processor, **settings) -> FreezeOmniForAlignment:
-    return FreezeOmniForAlignment(model, transcript_tokens(processor.tokenizer, TEXTS), **settings)
+    tokens = transcript_tokens(processor.tokenizer, TEXTS)
+    texts = processor.tokenizer.batch_decode([[token] for token in tokens])
+    return FreezeOmniForAlignment(model, tokens, texts, **settings)
 
 
 def test_alignment_loss_of_a_batch_is_the_mean_of_its_rows(model, processor):

@@ -30,6 +30,8 @@ class FreezeOmniAdapterConfig(PreTrainedConfig):
             that what it reads is as dense as text (ours; the released model reads all).
         token_mixture: What the LLM reads is a mixture of its own token embeddings, weighted by how similar a vector is
             to each, so that it never reads what could not be text (ours, after arXiv 2502.01341).
+        spelling_size: Width of a vector that says which letters are heard. Tokens of a mixture are told apart by it
+            too, so that a word which was seldom heard in training is found by its letters; 0: by embeddings alone.
         num_tokens: Tokens in the mixture; set with the tokens (`FreezeOmniAdapter.set_tokens`).
         norm: ``"layer"`` or ``"batch"``, used by the subsampling kind with one convolution; the others use batch norm.
         hidden_act: ``"gelu"`` or ``"relu"``, likewise.
@@ -53,6 +55,7 @@ class FreezeOmniAdapterConfig(PreTrainedConfig):
     block_expansion: int = 3
     gate: bool = False
     token_mixture: bool = False
+    spelling_size: int = 0
     num_tokens: int = 0
     norm: str = "layer"
     hidden_act: str = "gelu"
@@ -70,6 +73,8 @@ class FreezeOmniAdapterConfig(PreTrainedConfig):
             raise ValueError(f"num_convs={self.num_convs} must be 1 or 2.")
         if self.kernel_size < 2:
             raise ValueError(f"kernel_size={self.kernel_size} must be at least 2 for a streaming convolution.")
+        if self.spelling_size and not self.token_mixture:
+            raise ValueError(f"spelling_size={self.spelling_size} needs token_mixture=True.")
         if self.block_kernel_size < 2:
             raise ValueError(f"block_kernel_size={self.block_kernel_size} must be at least 2.")
         if self.num_blocks and (self.adapter_type != "subsampling" or self.num_convs != 1):

@@ -1,13 +1,17 @@
 # Copyright 2026 The freeze-omni-hf team. Licensed under the Apache License, Version 2.0.
 """Adapter from encoder frames to the LLM's embedding space, and the state head (Freeze-Omni, sections 3.1 and 3.4)."""
 
+import hashlib
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import PreTrainedModel
+from transformers import initialization as init
 from transformers.utils import ModelOutput
 
 from ..configuration import FreezeOmniAdapterConfig
@@ -22,12 +26,14 @@ class FreezeOmniAdapterOutput(ModelOutput):
         last_hidden_state: (B, T', output_size); with the subsampling kind T' = ceil(T / 2).
         attention_mask: (B, T') boolean, True on real vectors.
         gate_logits: (B, T') logit that a text token is heard in a vector, where the adapter has a gate.
+        spelling: (B, T', spelling_size) which letters are heard, where the adapter tells tokens apart by them.
         cache: The cache for the next chunk, with ``use_cache=True``.
     """
 
     last_hidden_state: Tensor | None = None
     attention_mask: Tensor | None = None
     gate_logits: Tensor | None = None
+    spelling: Tensor | None = None
     cache: AdapterCache | None = None
 
 
@@ -102,37 +108,80 @@ class FreezeOmniAdapter(PreTrainedModel):
         if config.token_mixture:
             self.register_buffer("token_ids", torch.zeros(config.num_tokens, dtype=torch.long))
             self.log_scale = nn.Parameter(torch.tensor(math.log(20.0)))
+        self.spelling_proj = None
+        if config.spelling_size:
+            self.register_buffer("spellings", torch.zeros(config.num_tokens, config.spelling_size, dtype=torch.int8))
+            self.spelling_proj = nn.Linear(width, config.spelling_size)
         self.post_init()
 
-    def set_tokens(self, token_ids: Tensor) -> None:
-        """The LLM tokens that vectors are mixed of: (N,), for an adapter with ``token_mixture``."""
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        super()._init_weights(module)
+        if isinstance(module, FreezeOmniAdapter) and module.spelling_proj is not None:
+            # Without a say at first.
+            init.zeros_(module.spelling_proj.weight)
+            init.zeros_(module.spelling_proj.bias)
+
+    def set_tokens(self, token_ids: Tensor, texts: Sequence[str] | None = None) -> None:
+        """The LLM tokens that vectors are mixed of, for an adapter with ``token_mixture``.
+
+        Args:
+            token_ids: (N,).
+            texts: Text of each, with its leading space; needed where tokens are told apart by spelling.
+
+        Raises:
+            ValueError: texts are needed and missing, or of another number.
+        """
+        if self.config.spelling_size:
+            if texts is None or len(texts) != len(token_ids):
+                raise ValueError(f"{len(token_ids)} tokens need as many texts: this adapter reads their spelling.")
+            self.spellings = spelling_vectors(texts, self.config.spelling_size).to(self.proj.weight.device)
         self.token_ids = token_ids.to(self.proj.weight.device, torch.long)
         self.config.num_tokens = len(token_ids)
 
-    def mix_tokens(self, vectors: Tensor, table: Tensor) -> Tensor:
-        """What the LLM reads: mixtures of its embeddings of ``token_ids``, by the softmax of scaled cosines.
+    def token_logits(
+        self, vectors: Tensor, spelling: Tensor | None, directions: Tensor, spelled: Tensor | None
+    ) -> Tensor:
+        """(B, L, N) logits of tokens: scaled cosines to their embeddings, and how well the letters fit.
+
+        Args:
+            vectors: (B, L, output_size) of `forward`.
+            spelling: (B, L, spelling_size) of `forward`.
+            directions: (N, output_size) embeddings of unit length.
+            spelled: (N, spelling_size) spellings of unit length.
+        """
+        logits = self.log_scale.float().exp() * (F.normalize(vectors.float(), dim=-1) @ directions.T)
+        return logits if spelling is None else logits + spelling.float() @ spelled.T
+
+    def mix_tokens(self, vectors: Tensor, table: Tensor, spelling: Tensor | None = None) -> Tensor:
+        """What the LLM reads: mixtures of its embeddings of ``token_ids``, by the softmax of their logits.
 
         Args:
             vectors: (B, L, output_size) of `forward`.
             table: (vocabulary, output_size) the LLM's input embeddings.
+            spelling: (B, L, spelling_size) of `forward`.
 
         Raises:
             ValueError: no tokens are set.
         """
         if not len(self.token_ids):
             raise ValueError("This adapter mixes token embeddings, but no tokens are set: call adapter.set_tokens.")
-        rows, directions = self._token_rows(table, vectors.device)
-        cosine = F.normalize(vectors.float(), dim=-1) @ directions.T
-        weights = (self.log_scale.float().exp() * cosine).softmax(dim=-1)
+        rows, directions, spelled = self.token_rows(table)
+        weights = self.token_logits(vectors, spelling, directions, spelled).softmax(dim=-1)
         return weights.to(rows.dtype) @ rows
 
     @torch.no_grad()
-    def _token_rows(self, table: Tensor, device: torch.device) -> tuple[Tensor, Tensor]:
-        """The embeddings of ``token_ids`` and their directions; the LLM never changes, so they are made once."""
+    def token_rows(self, table: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Embeddings of ``token_ids``, their directions, and the directions of their spellings.
+
+        The LLM never changes, so they are made once.
+        """
+        device = self.proj.weight.device
         key = (table.data_ptr(), table.dtype, device, self.token_ids.data_ptr())
         if self._rows is None or self._rows[0] != key:
             rows = table[self.token_ids.to(table.device)].to(device)
-            self._rows = (key, rows, F.normalize(rows.float(), dim=-1))
+            spelled = F.normalize(self.spellings.float(), dim=-1) if self.spelling_proj is not None else None
+            self._rows = (key, rows, F.normalize(rows.float(), dim=-1), spelled)
         return self._rows[1:]
 
     def output_lengths(self, frames: Tensor) -> Tensor:
@@ -194,10 +243,36 @@ class FreezeOmniAdapter(PreTrainedModel):
             self.proj(hidden),
             attention_mask[:, :: self.config.stride],
             None if self.gate is None else self.gate(hidden).squeeze(-1),
+            None if self.spelling_proj is None else self.spelling_proj(hidden),
             AdapterCache(cache.batch, tuple(inputs)) if streaming else None,
         )
         return_dict = self.config.return_dict if return_dict is None else return_dict
         return output if return_dict else output.to_tuple()
+
+
+def spelling_vectors(texts: Sequence[str], size: int) -> Tensor:
+    """(N, size) int8: for every one, two and three letters in a row of a text, a fixed pattern of ±1, added up.
+
+    Texts that share letters have similar vectors. Case and what is no letter or digit do not count; a leading space is
+    the start of a word, and counts as a letter.
+    """
+    patterns: dict[str, np.ndarray] = {}
+
+    def pattern(letters: str) -> np.ndarray:
+        if letters not in patterns:
+            digest = hashlib.shake_128(letters.encode()).digest(-(-size // 8))
+            bits = np.unpackbits(np.frombuffer(digest, dtype=np.uint8))[:size]
+            patterns[letters] = 2 * bits.astype(np.int16) - 1
+        return patterns[letters]
+
+    rows = np.zeros((len(texts), size), dtype=np.int16)
+    for row, text in zip(rows, texts, strict=True):
+        letters = "".join(letter for letter in text.lower() if letter.isalnum())
+        letters = f"^{letters}" if text.startswith(" ") or (text[:1].isupper()) else letters
+        for length in (1, 2, 3):
+            for start in range(len(letters) - length + 1):
+                row += pattern(letters[start : start + length])
+    return torch.from_numpy(rows.clip(-127, 127).astype(np.int8))
 
 
 LISTEN, ANSWER, IGNORE = 0, 1, 2

@@ -335,18 +335,18 @@ class FreezeOmniForConditionalGeneration(FreezeOmniPreTrainedModel, FreezeOmniGe
         if adapted.gate_logits is not None:
             read = read & (adapted.gate_logits > 0)
         return FreezeOmniAudioOutput(
-            embeds=self.as_embeddings(adapted.last_hidden_state),
+            embeds=self.as_embeddings(adapted.last_hidden_state, adapted.spelling),
             attention_mask=adapted.attention_mask,
             read_mask=read,
             gate_logits=adapted.gate_logits,
             cache=new_cache,
         )
 
-    def as_embeddings(self, vectors: Tensor) -> Tensor:
+    def as_embeddings(self, vectors: Tensor, spelling: Tensor | None = None) -> Tensor:
         """Adapter vectors (B, L, hidden_size) as the LLM reads them: as they are, or as mixtures of its embeddings."""
         if not self.config.adapter_config.token_mixture:
             return vectors
-        return self.adapter.mix_tokens(vectors, self._require_llm().get_input_embeddings().weight)
+        return self.adapter.mix_tokens(vectors, self._require_llm().get_input_embeddings().weight, spelling)
 
     @property
     def vectors_per_chunk(self) -> int:

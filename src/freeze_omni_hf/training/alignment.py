@@ -8,7 +8,7 @@ gate says itself where no token is heard (blank); for one without, a blank vecto
 
 import math
 import string
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,6 +48,7 @@ class FreezeOmniForAlignment(FreezeOmniPreTrainedModel):
     Args:
         model: The model with its LLM attached; only its speech encoder and adapter are used.
         token_ids: LLM tokens that transcripts may hold.
+        texts: Text of each, with its leading space; needed by an adapter that tells tokens apart by spelling.
         scale: Start of the learned scale of the cosine, where the adapter has none of its own.
         negatives: Tokens that a training batch is compared with beside its own, drawn anew each time; None: all.
         character_weight: Weight of a CTC loss on the characters, from the encoder's frames. It teaches the encoder
@@ -60,6 +61,7 @@ class FreezeOmniForAlignment(FreezeOmniPreTrainedModel):
         self,
         model: FreezeOmniForConditionalGeneration,
         token_ids: Iterable[int],
+        texts: Sequence[str] | None = None,
         scale: float = 20.0,
         negatives: int | None = None,
         character_weight: float = 0.0,
@@ -68,7 +70,7 @@ class FreezeOmniForAlignment(FreezeOmniPreTrainedModel):
     ):
         super().__init__(model.config)
         table = model.get_input_embeddings().weight
-        ids = sorted(set(token_ids))
+        ids = list(token_ids)
         classes = torch.full((table.shape[0],), -1)
         classes[ids] = torch.arange(len(ids))
         self.model = model
@@ -81,7 +83,7 @@ class FreezeOmniForAlignment(FreezeOmniPreTrainedModel):
         self.register_buffer("rows", F.normalize(table[ids].float(), dim=-1), persistent=False)
         self.own_scale = None
         if model.config.adapter_config.token_mixture:
-            model.adapter.set_tokens(torch.tensor(ids))
+            model.adapter.set_tokens(torch.tensor(ids), texts)
         else:
             self.own_scale = nn.Parameter(torch.tensor(math.log(scale)))
         self.blank = self.blank_bias = None
@@ -134,8 +136,8 @@ class FreezeOmniForAlignment(FreezeOmniPreTrainedModel):
                 chosen = torch.cat((targets[labels >= 0], drawn)).unique()
                 targets = torch.searchsorted(chosen, targets).clamp(max=len(chosen) - 1)
         rows = self.rows if chosen is None else self.rows[chosen]
-        cosine = F.normalize(vectors, dim=-1) @ rows.T
-        log_probs = self._log_probs(cosine, vectors, adapted.gate_logits)
+        logits = self._token_logits(vectors, adapted.spelling, rows, chosen)
+        log_probs = self._log_probs(logits, vectors, adapted.gate_logits)
         loss = token_loss = character_loss = None
         if labels is not None:
             token_loss = _ctc(log_probs, targets + 1, labels >= 0, mask)
@@ -143,8 +145,9 @@ class FreezeOmniForAlignment(FreezeOmniPreTrainedModel):
             loss = token_loss + 0.01 * ((norms - 1).square() * mask).sum() / mask.sum()
             if self.snap_weight:
                 heard = mask & (log_probs[..., 0] < math.log(0.5))
-                nearest = 1 - cosine.max(dim=-1).values
-                loss = loss + self.snap_weight * (nearest * heard).sum() / heard.sum().clamp(min=1)
+                nearest = rows[logits.argmax(dim=-1)]
+                distance = 1 - F.cosine_similarity(vectors, nearest, dim=-1)
+                loss = loss + self.snap_weight * (distance * heard).sum() / heard.sum().clamp(min=1)
             if self.character_head is not None and character_labels is not None:
                 scores = self.character_head(encoded.last_hidden_state).float().log_softmax(dim=-1)
                 known = character_labels >= 0
@@ -157,9 +160,17 @@ class FreezeOmniForAlignment(FreezeOmniPreTrainedModel):
         output = AlignmentOutput(loss, token_loss, character_loss, best_path)
         return output.to_tuple() if return_dict is False else output
 
-    def _log_probs(self, cosine: Tensor, vectors: Tensor, gate_logits: Tensor | None) -> Tensor:
+    def _token_logits(self, vectors: Tensor, spelling: Tensor | None, rows: Tensor, chosen: Tensor | None) -> Tensor:
+        if self.own_scale is not None:
+            return self.own_scale.exp() * (F.normalize(vectors, dim=-1) @ rows.T)
+        spelled = None
+        if spelling is not None:
+            spelled = self.model.adapter.token_rows(self.model.get_input_embeddings().weight)[2]
+            spelled = spelled if chosen is None else spelled[chosen]
+        return self.model.adapter.token_logits(vectors, spelling, rows, spelled)
+
+    def _log_probs(self, logits: Tensor, vectors: Tensor, gate_logits: Tensor | None) -> Tensor:
         """(B, L, 1 + tokens), the blank first."""
-        logits = self.log_scale.exp() * cosine
         if gate_logits is not None:
             gate = gate_logits.float().unsqueeze(-1)
             return torch.cat((F.logsigmoid(-gate), F.logsigmoid(gate) + logits.log_softmax(dim=-1)), dim=-1)

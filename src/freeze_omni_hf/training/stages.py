@@ -192,7 +192,9 @@ def run_stage(
         push_to_hub: Upload the folder to ``trainer.args.hub_model_id`` (or a repository of the folder's name).
     """
     arguments = trainer.args
-    resume = arguments.resume_from_checkpoint or get_last_checkpoint(arguments.output_dir)
+    resume = arguments.resume_from_checkpoint
+    if resume is None and Path(arguments.output_dir).is_dir():
+        resume = get_last_checkpoint(arguments.output_dir)
     trainer.train(resume_from_checkpoint=resume)
     if trainer.eval_dataset is not None:
         trainer.save_metrics("eval", trainer.evaluate())
