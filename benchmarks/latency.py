@@ -156,7 +156,7 @@ def measure_chunks(
             encoded.last_hidden_state, encoded.attention_mask, cache=adapter_cache, use_cache=True, return_dict=True
         )
         adapter_cache = adapted.cache
-        vectors = model.as_embeddings(adapted.last_hidden_state, adapted.spelling)
+        vectors, _ = model.as_embeddings(adapted.last_hidden_state, adapted.spelling)
         laps.append(clock.lap())
         output = read(model, vectors.to(before), conversation)
         conversation = cache_of(output)

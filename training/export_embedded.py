@@ -31,7 +31,8 @@ def main() -> None:
     folder = in_cache(options.run)
     export(folder, options.output)
     if options.figures is not None:
-        shutil.copy(options.figures / "figures.json", options.output / "figures.json")
+        for name in ("figures.json", "figures.png"):
+            shutil.copy(options.figures / name, options.output / name)
         put_figures(ROOT / "MODEL_CARD.md", (options.figures / "table.md").read_text(encoding="utf-8"))
     shutil.copy(ROOT / "MODEL_CARD.md", options.output / "README.md")
     size = (options.output / "model.safetensors").stat().st_size

@@ -14,6 +14,7 @@ from freeze_omni_hf import FreezeOmniProcessor
 from freeze_omni_hf.cli import main
 from freeze_omni_hf.evaluation import hearing
 from freeze_omni_hf.evaluation.run import _noisy, load_suite
+from freeze_omni_hf.models.freeze_omni import FreezeOmniAudioOutput
 
 
 @pytest.fixture
@@ -32,7 +33,11 @@ def test_nearest_tokens_are_those_of_the_table(model):
     embeds = torch.stack((table[5] * 3, table[5], table[9], table[5], table[5], table[5]))[None]
     read = torch.tensor([[True, True, True, True, False, True]])
     # Neighbours that say the same are one token; with a closed vector between them they are two.
-    assert hearing.nearest_tokens(model, embeds, read) == [[5, 9, 5, 5]]
+    audio = FreezeOmniAudioOutput(embeds=embeds, read_mask=read)
+    assert hearing.heard_tokens(model, audio) == [[5, 9, 5, 5]]
+    # An adapter that mixes tokens says itself what it heard.
+    audio.token_ids = torch.tensor([[7, 7, 3, 7, 7, 7]])
+    assert hearing.heard_tokens(model, audio) == [[7, 3, 7, 7]]
 
 
 def test_answers_do_not_depend_on_the_batch(model, processor):
@@ -77,7 +82,7 @@ def test_command_prints_and_writes_everything(model, processor, tmp_path, capsys
     figures = json.loads((tmp_path / "out" / "figures.json").read_text())["sets"]
     assert figures["words"]["rows"] == 4 and figures["words"]["read_out"]["wer"] > 0
     assert "transcribe" not in figures["words"]
-    assert set(figures["questions"]) == {"rows", "spoken", "text", "ratio"}
+    assert set(figures["questions"]) == {"rows", "spoken", "text", "ratio", "read_out"}
     rows = [json.loads(line) for line in (tmp_path / "out" / "rows.jsonl").read_text().splitlines()]
     assert len(rows) == 12 and rows[0]["set"] == "words" and "read_out" in rows[0]
     assert (tmp_path / "out" / "figures.png").stat().st_size > 5000

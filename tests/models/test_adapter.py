@@ -180,6 +180,8 @@ def test_mixtures_are_of_the_named_tokens_alone():
     torch.testing.assert_close(mixed, (20 * cosine).softmax(dim=-1) @ table[ids])
     mixed.sum().backward()
     assert vectors.grad.abs().sum() > 0 and adapter.log_scale.grad is not None
+    heard = adapter.hear_tokens(vectors, table)[1]
+    assert torch.equal(heard, ids[cosine.argmax(dim=-1)])
     # Near a token's direction, whatever the length, the mixture is that token's embedding.
     adapter.log_scale.data.fill_(6.0)
     torch.testing.assert_close(adapter.mix_tokens(9 * table[None, ids], table)[0], table[ids], atol=1e-3, rtol=0)
@@ -212,7 +214,7 @@ def test_tokens_are_told_apart_by_spelling_too(tmp_path):
     assert not output.spelling.any()
     plain = adapter.mix_tokens(output.last_hidden_state, table)
     torch.testing.assert_close(adapter.mix_tokens(output.last_hidden_state, table, output.spelling), plain)
-    letters = 50 * torch.nn.functional.normalize(spelling_vectors(texts, 64).float(), dim=-1)[None]
+    letters = 400 * torch.nn.functional.normalize(spelling_vectors(texts, 64).float(), dim=-1)[None]
     mixed = adapter.mix_tokens(output.last_hidden_state[:, :3], table, letters)
     torch.testing.assert_close(mixed[0], table[ids], atol=0.05, rtol=0)
     adapter.spelling_proj.weight.data.normal_()

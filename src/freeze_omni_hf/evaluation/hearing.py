@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor
 
 from ..models import FreezeOmniForConditionalGeneration
+from ..models.freeze_omni import FreezeOmniAudioOutput
 
 
 Progress = Callable[[int], Any]
@@ -30,18 +30,20 @@ def _batched(items: Iterable[Any], size: int) -> Iterator[list[Any]]:
         yield batch
 
 
-def nearest_tokens(model: FreezeOmniForConditionalGeneration, embeds: Tensor, read_mask: Tensor) -> list[list[int]]:
-    """The LLM tokens whose embeddings lie nearest (cosine) to the vectors that the LLM reads; repetitions removed.
+def heard_tokens(model: FreezeOmniForConditionalGeneration, audio: FreezeOmniAudioOutput) -> list[list[int]]:
+    """The LLM tokens in the vectors that the LLM reads; repetitions in neighbouring vectors removed.
 
-    Args:
-        embeds: (B, L, hidden_size).
-        read_mask: (B, L).
+    An adapter that mixes tokens says itself which is likeliest; of another it is the one whose embedding lies nearest
+    (cosine).
     """
     table = F.normalize(model.get_input_embeddings().weight.float(), dim=-1)
     rows = []
-    for vectors, read in zip(embeds.float(), read_mask, strict=True):
+    for row, (vectors, read) in enumerate(zip(audio.embeds.float(), audio.read_mask, strict=True)):
         places = read.nonzero().flatten().tolist()
-        tokens = (F.normalize(vectors[read], dim=-1) @ table.T).argmax(dim=-1).tolist()
+        if audio.token_ids is not None:
+            tokens = audio.token_ids[row][read].tolist()
+        else:
+            tokens = (F.normalize(vectors[read], dim=-1) @ table.T).argmax(dim=-1).tolist()
         rows.append(
             [
                 token
@@ -86,7 +88,7 @@ def read_out(
     batch_size: int = 16,
     progress: Progress = _nothing,
 ) -> list[str]:
-    """Transcripts read off the adapter's vectors, without the LLM: the text its nearest embeddings spell.
+    """Transcripts read off the adapter's vectors, without the LLM.
 
     Args:
         waves: (samples,) arrays at the processor's rate.
@@ -101,7 +103,7 @@ def read_out(
     for batch in _batched(waves, batch_size):
         inputs = extractor(batch, sampling_rate=extractor.sampling_rate, return_tensors="pt").to(model.device)
         audio = model.encode_audio(**inputs)
-        tokens = nearest_tokens(model, audio.embeds, audio.read_mask)
+        tokens = heard_tokens(model, audio)
         texts += [text.strip() for text in processor.tokenizer.batch_decode(tokens)]
         progress(len(batch))
     return texts
@@ -146,4 +148,4 @@ def answer_text(
     return list(_generate(model, processor, chats, None, max_new_tokens, batch_size, progress))
 
 
-__all__ = ["answer_speech", "answer_text", "nearest_tokens", "read_out", "transcribe"]
+__all__ = ["answer_speech", "answer_text", "heard_tokens", "read_out", "transcribe"]

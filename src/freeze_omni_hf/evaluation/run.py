@@ -37,7 +37,7 @@ class SetResult:
         name: Of the set.
         task: "asr" or "qa".
         figures: For "asr" ``wer`` and ``cer`` by way of transcription; for "qa" ``spoken`` and ``text`` accuracy and
-            their ``ratio``.
+            their ``ratio``, and ``read_out`` where the adapter has a gate.
         rows: One mapping a row.
         skipped: Rows that could not be read, by id.
     """
@@ -140,15 +140,21 @@ def _measure_questions(result, model, processor, rows, waves, ways, batch_size, 
     accepted = [list(row["answers"]) for row in rows]
     figures = answer_accuracy(spoken, accepted, written)
     result.figures = {way: None if value is None else round(value, 4) for way, value in figures.items()}
-    for row, good, heard, read in zip(rows, accepted, spoken, written, strict=True):
+    heard = [None] * len(rows)
+    if model.adapter.gate is not None:
+        heard = read_out(model, processor, waves, batch_size)
+        rates = error_rates(heard, questions, rows[0].get("language") or "en")
+        result.figures["read_out"] = {name: round(rates[name], 4) for name in ("wer", "cer")}
+    for row, transcript, good, answer, read in zip(rows, heard, accepted, spoken, written, strict=True):
         result.rows.append(
             {
                 "id": row["id"],
                 "speaker": row["speaker"],
                 "question": row["text"],
                 "accepted": good,
-                "spoken_answer": heard,
-                "spoken_right": contains_answer(heard, good),
+                "read_out": transcript,
+                "spoken_answer": answer,
+                "spoken_right": contains_answer(answer, good),
                 "text_answer": read,
                 "text_right": contains_answer(read, good),
             }

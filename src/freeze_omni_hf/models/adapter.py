@@ -164,11 +164,15 @@ class FreezeOmniAdapter(PreTrainedModel):
         Raises:
             ValueError: no tokens are set.
         """
+        return self.hear_tokens(vectors, table, spelling)[0]
+
+    def hear_tokens(self, vectors: Tensor, table: Tensor, spelling: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """`mix_tokens`, and (B, L) the LLM token that is likeliest in each vector."""
         if not len(self.token_ids):
             raise ValueError("This adapter mixes token embeddings, but no tokens are set: call adapter.set_tokens.")
         rows, directions, spelled = self.token_rows(table)
-        weights = self.token_logits(vectors, spelling, directions, spelled).softmax(dim=-1)
-        return weights.to(rows.dtype) @ rows
+        logits = self.token_logits(vectors, spelling, directions, spelled)
+        return logits.softmax(dim=-1).to(rows.dtype) @ rows, self.token_ids[logits.argmax(dim=-1)]
 
     @torch.no_grad()
     def token_rows(self, table: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:

@@ -82,6 +82,7 @@ class FreezeOmniAudioOutput(ModelOutput):
         read_mask: (B, L) boolean, True on the real vectors that the LLM reads: all without a gate, else those in which
             a text token is heard. The LLM's attention mask is 0 where it does not read.
         gate_logits: (B, L) logits of the gate, where there is one.
+        token_ids: (B, L) LLM token that is likeliest in each vector, where the adapter mixes tokens.
         cache: The stream's cache.
     """
 
@@ -89,6 +90,7 @@ class FreezeOmniAudioOutput(ModelOutput):
     attention_mask: Tensor | None = None
     read_mask: Tensor | None = None
     gate_logits: Tensor | None = None
+    token_ids: Tensor | None = None
     cache: AudioCache | None = None
 
 
@@ -334,19 +336,25 @@ class FreezeOmniForConditionalGeneration(FreezeOmniPreTrainedModel, FreezeOmniGe
         read = adapted.attention_mask
         if adapted.gate_logits is not None:
             read = read & (adapted.gate_logits > 0)
+        embeds, token_ids = self.as_embeddings(adapted.last_hidden_state, adapted.spelling)
         return FreezeOmniAudioOutput(
-            embeds=self.as_embeddings(adapted.last_hidden_state, adapted.spelling),
+            embeds=embeds,
             attention_mask=adapted.attention_mask,
             read_mask=read,
             gate_logits=adapted.gate_logits,
+            token_ids=token_ids,
             cache=new_cache,
         )
 
-    def as_embeddings(self, vectors: Tensor, spelling: Tensor | None = None) -> Tensor:
-        """Adapter vectors (B, L, hidden_size) as the LLM reads them: as they are, or as mixtures of its embeddings."""
+    def as_embeddings(self, vectors: Tensor, spelling: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+        """Adapter vectors (B, L, hidden_size) as the LLM reads them: as they are, or as mixtures of its embeddings.
+
+        Returns:
+            (B, L, hidden_size), and (B, L) the likeliest token of each mixture or None.
+        """
         if not self.config.adapter_config.token_mixture:
-            return vectors
-        return self.adapter.mix_tokens(vectors, self._require_llm().get_input_embeddings().weight, spelling)
+            return vectors, None
+        return self.adapter.hear_tokens(vectors, self._require_llm().get_input_embeddings().weight, spelling)
 
     @property
     def vectors_per_chunk(self) -> int:
