@@ -194,6 +194,7 @@ def plot(results: list[SetResult], file: str | Path) -> None:
     )
     for axis, (task, ways, title, value) in zip(axes, panels, strict=True):
         chosen = [result for result in results if result.task == task]
+        ways = [way for way in ways if any(value(result.figures, way) is not None for result in chosen)]
         for place, way in enumerate(ways):
             heights = [100 * (value(result.figures, way) or 0.0) for result in chosen]
             bars = axis.bar([i + 0.4 * place for i in range(len(chosen))], heights, 0.4, label=way.replace("_", " "))
