@@ -37,7 +37,7 @@ quality: setup
 
 RECIPES := training/recipes/smollm2-135m
 RUNS := $(LLM_CACHE)/runs/smollm2-135m
-LAUNCH := OMP_NUM_THREADS=1 .venv/bin/accelerate launch --config_file training/accelerate/cpu2.yaml
+LAUNCH := OMP_NUM_THREADS=1 .venv/bin/torchrun --nproc_per_node 2
 
 train-data: setup
 	.venv/bin/python training/prepare_data.py --install-voices
