@@ -33,6 +33,7 @@ def test_it_holds_speech_parts_alone_in_float16():
     assert floats == {torch.float16}
     config = json.loads((embedded_folder() / "config.json").read_text())
     assert config["llm_name_or_path"] == "HuggingFaceTB/SmolLM2-135M-Instruct" and not config["llm_saved"]
+    assert config["text_config"]["_name_or_path"] == config["llm_name_or_path"]  # no path of a machine
 
 
 def test_an_untrained_voice_is_added_in_the_cache():

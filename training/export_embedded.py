@@ -52,6 +52,8 @@ def export(run: str, output: Path) -> None:
         raise ValueError(f"The speech parts take {size / 1e6:.0f} MB in float16, more than {MOST_BYTES / 1e6:.0f}.")
     for parameter in parts:
         parameter.data = parameter.data.half()
+    # Where the LLM lay on this machine is nobody's business.
+    model.config.text_config._name_or_path = model.config.llm_name_or_path
     model.save_pretrained(output)
     FreezeOmniProcessor.from_pretrained(run).save_pretrained(output)
 
