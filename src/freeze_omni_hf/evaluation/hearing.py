@@ -36,11 +36,13 @@ def heard_tokens(model: FreezeOmniForConditionalGeneration, audio: FreezeOmniAud
     An adapter that mixes tokens says itself which is likeliest; of another it is the one whose embedding lies nearest
     (cosine).
     """
-    table = F.normalize(model.get_input_embeddings().weight.float(), dim=-1)
+    table = None
+    if audio.token_ids is None:
+        table = F.normalize(model.get_input_embeddings().weight.float(), dim=-1)
     rows = []
     for row, (vectors, read) in enumerate(zip(audio.embeds.float(), audio.read_mask, strict=True)):
         places = read.nonzero().flatten().tolist()
-        if audio.token_ids is not None:
+        if table is None:
             tokens = audio.token_ids[row][read].tolist()
         else:
             tokens = (F.normalize(vectors[read], dim=-1) @ table.T).argmax(dim=-1).tolist()
