@@ -28,6 +28,7 @@ from .generation import (
     AudioStreamer,
     FreezeOmniGenerateOutput,
     FreezeOmniGenerationConfig,
+    SpokenTurn,
     generate_in_thread,
 )
 from .language_model import LanguageModelError, language_model_fingerprint, state_hash
@@ -85,6 +86,7 @@ __all__ = [
     "FreezeOmniSpeechEncoderForCTC",
     "LanguageModelError",
     "SpeechToSpeechPipeline",
+    "SpokenTurn",
     "StateHead",
     "embedded_checkpoint",
     "embedded_config",

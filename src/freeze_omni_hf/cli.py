@@ -57,7 +57,7 @@ def build_parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--only", nargs="+", metavar="SET", help="only these sets of the suite")
     evaluate.add_argument("--limit", type=_positive, help="first rows of each set only")
     evaluate.add_argument(
-        "--ways", nargs="+", choices=("read_out", "transcribe"),
+        "--ways", nargs="+", choices=("search", "read_out", "transcribe"),
         help="how transcripts are made: off the vectors of an adapter with a gate (then the default), through the LLM",
     )  # fmt: skip
     evaluate.add_argument("--batch-size", type=_positive, default=16, help="rows at a time (default: %(default)s)")

@@ -1,6 +1,8 @@
 # Copyright 2026 The freeze-omni-hf team. Licensed under the Apache License, Version 2.0.
 """``freeze-omni talk``: one spoken question in, one spoken answer out, with the time of each part.
 
+The file is heard chunk by chunk as a microphone would give it, so times after the question are those of live use.
+
 Run as: freeze-omni talk question.wav -o answer.wav
 """
 
@@ -11,14 +13,16 @@ from time import perf_counter
 import torch
 
 from .embedded import UNTRAINED_NOTICE, embedded_checkpoint, is_untrained
+from .generation.live import SpokenTurn
 from .models import FreezeOmniForConditionalGeneration
 from .processing import FreezeOmniProcessor, load_audio
 
 
 PARTS = {
     "load": "load the model",
-    "features": "read and extract features",
-    "audio_encoder": "speech encoder and adapter",
+    "listen": "hear the question as it comes in",
+    "longest_chunk": "  longest chunk of 160 ms",
+    "end": "hear its end",
     "text_prefill": "LLM prefill",
     "text": "LLM text",
     "speech_decoder": "speech decoder",
@@ -57,15 +61,20 @@ def run(args: Namespace) -> int:
     if is_untrained(folder):
         print(f"NOTE: {UNTRAINED_NOTICE}\n", file=sys.stderr)
 
-    start = perf_counter()
     rate = processor.feature_extractor.sampling_rate
     question = load_audio(args.audio, sampling_rate=rate)
-    messages = [{"role": "user", "content": [{"type": "audio", "array": question, "sampling_rate": rate}]}]
-    if args.system_prompt:
-        messages.insert(0, {"role": "system", "content": args.system_prompt})
-    inputs = processor.apply_chat_template(messages, tokenize=True, return_dict=True, add_generation_prompt=True)
-    inputs = inputs.to(device)
-    times["features"] = perf_counter() - start
+    start = perf_counter()
+    messages = [{"role": "system", "content": args.system_prompt}] if args.system_prompt else []
+    turn = SpokenTurn(model, processor, messages)
+    chunk, chunks = processor.feature_extractor.chunk_length, []
+    for begin in range(0, len(question), chunk):
+        lap = perf_counter()
+        turn.push(question[begin : begin + chunk])
+        chunks.append(perf_counter() - lap)
+    times.update(listen=perf_counter() - start, longest_chunk=max(chunks))
+    start = perf_counter()
+    inputs = turn.finish()
+    times["end"] = perf_counter() - start
 
     settings = {"generation_mode": "text" if args.text_only or not model.config.has_voice else "audio"}
     if args.greedy:
@@ -76,6 +85,8 @@ def run(args: Namespace) -> int:
         from .generation import AudioStreamer
 
         settings["audio_streamer"] = AudioStreamer()
+    if turn.text is not None:
+        print(f"Heard:  {turn.text}")
     print("Answer: ", end="", flush=True)
     output = model.generate(
         **inputs,
@@ -112,7 +123,7 @@ def _print_times(times: dict[str, float]) -> None:
             print(f"  {words:<28}{1000 * times[part]:>9.0f} ms")
     for event, words in (("first_text", "first text token"), ("first_sound", "first sound")):
         if event in times:
-            print(f"  {words + ' after the question':<28}  {1000 * (times['features'] + times[event]):>7.0f} ms")
+            print(f"  {words + ' after the question':<28}  {1000 * (times['end'] + times[event]):>7.0f} ms")
 
 
 __all__ = ["run"]

@@ -17,9 +17,15 @@ from freeze_omni_hf.evaluation.run import _noisy, load_suite
 from freeze_omni_hf.models.freeze_omni import FreezeOmniAudioOutput
 
 
-@pytest.fixture
-def model():
-    return tiny.model(voice=False, adapter={"gate": True})
+@pytest.fixture(params=[False, True], ids=["gate", "search"])
+def model(request):
+    """With a gate; and one that is searched."""
+    if not request.param:
+        return tiny.model(voice=False, adapter={"gate": True})
+    built = tiny.model(voice=False, adapter={"gate": True, "token_mixture": True, "letters": True})
+    built.adapter.set_tokens(torch.arange(32, 126), [chr(index) for index in range(32, 126)])
+    built.generation_config.hearing_beams = 2
+    return built
 
 
 @pytest.fixture
@@ -42,6 +48,9 @@ def test_nearest_tokens_are_those_of_the_table(model):
 
 def test_answers_do_not_depend_on_the_batch(model, processor):
     waves = [tones.sound(word) for word in ("one", "three", "nine")]
+    if model.generation_config.hearing_beams > 1:
+        found = hearing.answer_speech(model, processor, waves, max_new_tokens=1)[1]
+        assert found == hearing.search(model, processor, waves, batch_size=2)
     together = hearing.answer_speech(model, processor, waves, batch_size=3, max_new_tokens=4)
     assert together == hearing.answer_speech(model, processor, waves, batch_size=1, max_new_tokens=4)
     assert len(hearing.read_out(model, processor, waves, batch_size=2)) == 3
@@ -82,12 +91,14 @@ def test_command_prints_and_writes_everything(model, processor, tmp_path, capsys
     figures = json.loads((tmp_path / "out" / "figures.json").read_text())["sets"]
     assert figures["words"]["rows"] == 4 and figures["words"]["read_out"]["wer"] > 0
     assert "transcribe" not in figures["words"]
-    assert set(figures["questions"]) == {"rows", "spoken", "text", "ratio", "read_out"}
+    ways = {"read_out", "search"} if model.generation_config.hearing_beams > 1 else {"read_out"}
+    assert set(figures["questions"]) == {"rows", "spoken", "text", "ratio", *ways}
+    assert ways < set(figures["words"])
     rows = [json.loads(line) for line in (tmp_path / "out" / "rows.jsonl").read_text().splitlines()]
     assert len(rows) == 12 and rows[0]["set"] == "words" and "read_out" in rows[0]
     assert (tmp_path / "out" / "figures.png").stat().st_size > 5000
     assert main([*command, "--only", "words", "--ways", "transcribe", "read_out"]) == 0
-    assert "| words | 4 | - |" not in capsys.readouterr().out
+    assert "| words | 4 | - | - |" not in capsys.readouterr().out
     assert main([*command, "--only", "nowhere"]) == 1
     assert "There is no set nowhere" in capsys.readouterr().err
     assert main([*command, "--only", "not there"]) == 1

@@ -8,7 +8,8 @@ from golden_data import CHECKPOINTS, facts, prefixed, tensors
 from freeze_omni_hf.configuration import FreezeOmniAdapterConfig
 from freeze_omni_hf.conversion import released
 from freeze_omni_hf.models import AdapterCache, FreezeOmniAdapter, StateHead
-from freeze_omni_hf.models.adapter import ANSWER, IGNORE, LISTEN, spelling_vectors
+from freeze_omni_hf.models.adapter import ANSWER, IGNORE, LISTEN
+from freeze_omni_hf.models.letters import spelling_vectors
 
 
 UNITS = {

@@ -11,9 +11,9 @@ import torch
 from transformers import Trainer, TrainingArguments
 
 from freeze_omni_hf import FreezeOmniProcessor, state_hash
+from freeze_omni_hf.models.letters import character_ids
 from freeze_omni_hf.training.alignment import (
     FreezeOmniForAlignment,
-    character_ids,
     collapse,
     transcript_tokens,
 )
@@ -36,7 +36,7 @@ def row(text: str) -> dict:
 
 
 ADAPTERS = {"blank": {}, "gate": {"gate": True, "num_blocks": 1}, "mixture": {"gate": True, "token_mixture": True},
-            "spelling": {"gate": True, "token_mixture": True, "spelling_size": 32}}  # fmt: skip
+            "spelling": {"gate": True, "token_mixture": True, "spelling_size": 32, "letters": True}}  # fmt: skip
 
 
 @pytest.fixture(params=ADAPTERS)

@@ -32,6 +32,8 @@ class FreezeOmniAdapterConfig(PreTrainedConfig):
             to each, so that it never reads what could not be text (ours, after arXiv 2502.01341).
         spelling_size: Width of a vector that says which letters are heard. Tokens of a mixture are told apart by it
             too, so that a word which was seldom heard in training is found by its letters; 0: by embeddings alone.
+        letters: Also say which letter is heard in each encoder frame: a second opinion for hearing by search
+            (``hearing_beams`` of the generation settings).
         num_tokens: Tokens in the mixture; set with the tokens (`FreezeOmniAdapter.set_tokens`).
         norm: ``"layer"`` or ``"batch"``, used by the subsampling kind with one convolution; the others use batch norm.
         hidden_act: ``"gelu"`` or ``"relu"``, likewise.
@@ -56,6 +58,7 @@ class FreezeOmniAdapterConfig(PreTrainedConfig):
     gate: bool = False
     token_mixture: bool = False
     spelling_size: int = 0
+    letters: bool = False
     num_tokens: int = 0
     norm: str = "layer"
     hidden_act: str = "gelu"
@@ -75,6 +78,8 @@ class FreezeOmniAdapterConfig(PreTrainedConfig):
             raise ValueError(f"kernel_size={self.kernel_size} must be at least 2 for a streaming convolution.")
         if self.spelling_size and not self.token_mixture:
             raise ValueError(f"spelling_size={self.spelling_size} needs token_mixture=True.")
+        if self.letters and not self.token_mixture:
+            raise ValueError("letters=True needs token_mixture=True.")
         if self.block_kernel_size < 2:
             raise ValueError(f"block_kernel_size={self.block_kernel_size} must be at least 2.")
         if self.num_blocks and (self.adapter_type != "subsampling" or self.num_convs != 1):

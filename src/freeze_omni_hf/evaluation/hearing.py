@@ -69,16 +69,23 @@ def _generate(
     max_new_tokens: int,
     batch_size: int,
     progress: Progress,
-) -> Iterator[str]:
+) -> Iterator[tuple[str, list[int] | None]]:
+    """Texts, and the tokens that a search heard."""
     for batch in _batched(chats, batch_size):
         inputs = processor.apply_chat_template(
             batch, tokenize=True, return_dict=True, add_generation_prompt=True, padding=True, task=task
         )
         output = model.generate(
-            **inputs.to(model.device), generation_mode="text", do_sample=False, max_new_tokens=max_new_tokens
+            **inputs.to(model.device),
+            generation_mode="text",
+            do_sample=False,
+            max_new_tokens=max_new_tokens,
+            return_dict_in_generate=True,
         )
-        new = output[:, inputs["input_ids"].shape[1] :]
-        yield from (text.strip() for text in processor.batch_decode(new, skip_special_tokens=True))
+        new = output.sequences[:, inputs["input_ids"].shape[1] :]
+        texts = [text.strip() for text in processor.batch_decode(new, skip_special_tokens=True)]
+        heard = [row[0].token_ids for row in output.heard] if output.heard else [None] * len(texts)
+        yield from zip(texts, heard, strict=True)
         progress(len(batch))
 
 
@@ -111,6 +118,26 @@ def read_out(
     return texts
 
 
+@torch.inference_mode()
+def search(
+    model: FreezeOmniForConditionalGeneration,
+    processor: Any,
+    waves: Sequence[np.ndarray],
+    batch_size: int = 16,
+    progress: Progress = _nothing,
+) -> list[str]:
+    """Transcripts found by search among what the adapter hears and the LLM expects; see ``model.hear``."""
+    texts = []
+    for batch in _batched(_chats(waves, processor.feature_extractor.sampling_rate), batch_size):
+        inputs = processor.apply_chat_template(
+            batch, tokenize=True, return_dict=True, add_generation_prompt=True, padding=True
+        )
+        heard = model.hear(**inputs.to(model.device))
+        texts += [text.strip() for text in processor.tokenizer.batch_decode([row[0].token_ids for row in heard])]
+        progress(len(batch))
+    return texts
+
+
 def transcribe(
     model: FreezeOmniForConditionalGeneration,
     processor: Any,
@@ -121,7 +148,8 @@ def transcribe(
 ) -> list[str]:
     """Transcripts that the LLM writes behind the embedding of the transcription task (input stage 2)."""
     chats = _chats(waves, processor.feature_extractor.sampling_rate)
-    return list(_generate(model, processor, chats, "transcribe", max_new_tokens, batch_size, progress))
+    pairs = _generate(model, processor, chats, "transcribe", max_new_tokens, batch_size, progress)
+    return [text for text, _ in pairs]
 
 
 def answer_speech(
@@ -131,10 +159,14 @@ def answer_speech(
     batch_size: int = 16,
     max_new_tokens: int = 40,
     progress: Progress = _nothing,
-) -> list[str]:
-    """The LLM's answers to spoken questions, as text."""
+) -> tuple[list[str], list[str] | None]:
+    """The LLM's answers to spoken questions, as text, and what a search heard (None where nothing is searched)."""
     chats = _chats(waves, processor.feature_extractor.sampling_rate)
-    return list(_generate(model, processor, chats, None, max_new_tokens, batch_size, progress))
+    pairs = list(_generate(model, processor, chats, None, max_new_tokens, batch_size, progress))
+    answers, heard = [text for text, _ in pairs], [tokens for _, tokens in pairs]
+    if any(tokens is None for tokens in heard):
+        return answers, None
+    return answers, [text.strip() for text in processor.tokenizer.batch_decode(heard)]
 
 
 def answer_text(
@@ -147,7 +179,7 @@ def answer_text(
 ) -> list[str]:
     """The same LLM's answers to the same questions as text, under the same system prompt."""
     chats = [[{"role": "user", "content": question}] for question in questions]
-    return list(_generate(model, processor, chats, None, max_new_tokens, batch_size, progress))
+    return [text for text, _ in _generate(model, processor, chats, None, max_new_tokens, batch_size, progress)]
 
 
-__all__ = ["answer_speech", "answer_text", "heard_tokens", "read_out", "transcribe"]
+__all__ = ["answer_speech", "answer_text", "heard_tokens", "read_out", "search", "transcribe"]

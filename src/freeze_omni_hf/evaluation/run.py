@@ -22,7 +22,7 @@ from ..models import FreezeOmniForConditionalGeneration
 from ..processing import FreezeOmniProcessor
 from ..training.augmentation import add_noise, row_generator
 from ..training.data import DataError, RowReport, decoded_rows, load_rows
-from .hearing import answer_speech, answer_text, read_out, transcribe
+from .hearing import answer_speech, answer_text, read_out, search, transcribe
 from .metrics import answer_accuracy, contains_answer, error_rates
 
 
@@ -37,7 +37,7 @@ class SetResult:
         name: Of the set.
         task: "asr" or "qa".
         figures: For "asr" ``wer`` and ``cer`` by way of transcription; for "qa" ``spoken`` and ``text`` accuracy and
-            their ``ratio``, and ``read_out`` where the adapter has a gate.
+            their ``ratio``, and error rates of the questions by way of transcription.
         rows: One mapping a row.
         skipped: Rows that could not be read, by id.
     """
@@ -82,8 +82,8 @@ def evaluate_set(
         name: Of the set.
         spec: Fields of `DataSpec`, and ``noise_db``.
         limit: First rows only.
-        ways: How transcripts are made: "read_out" (adapter alone, needs a gate), "transcribe" (through the LLM);
-            None: the first that the model can.
+        ways: How transcripts are made: "search" (by what is heard and what the LLM expects), "read_out" (adapter
+            alone, needs a gate), "transcribe" (through the LLM); None: as the model listens by its own settings.
         batch_size: Rows at a time.
         text_cache: Answers to text questions that are known, by question; new ones are added.
 
@@ -115,12 +115,17 @@ def _noisy(wave: np.ndarray, others: list[np.ndarray], snr_db: float, kind: str,
     return add_noise(wave, snr_db, kind, row_generator(0, 0, index), voices)
 
 
+def _usual_ways(model: FreezeOmniForConditionalGeneration) -> list[str]:
+    if model.adapter.gate is None:
+        return ["transcribe"]
+    return ["search", "read_out"] if getattr(model.generation_config, "hearing_beams", 1) > 1 else ["read_out"]
+
+
 def _measure_transcripts(result, model, processor, rows, waves, ways, batch_size, text_cache) -> None:
     texts = [row["text"] for row in rows]
     result.rows = [{"id": row["id"], "speaker": row["speaker"], "text": row["text"]} for row in rows]
-    ways = ways or ("transcribe" if model.adapter.gate is None else "read_out",)
-    for way in ways:
-        make = {"read_out": read_out, "transcribe": transcribe}[way]
+    for way in ways or _usual_ways(model):
+        make = {"search": search, "read_out": read_out, "transcribe": transcribe}[way]
         with tqdm(total=len(waves), desc=f"{result.name} {way}", unit="row") as bar:
             heard = make(model, processor, waves, batch_size, progress=bar.update)
         rates = error_rates(heard, texts, rows[0].get("language") or "en")
@@ -135,16 +140,18 @@ def _measure_questions(result, model, processor, rows, waves, ways, batch_size, 
     with tqdm(total=len(unknown) + len(waves), desc=result.name, unit="answer") as bar:
         answers = answer_text(model, processor, unknown, batch_size, progress=bar.update)
         text_cache.update(zip(unknown, answers, strict=True))
-        spoken = answer_speech(model, processor, waves, batch_size, progress=bar.update)
+        spoken, found = answer_speech(model, processor, waves, batch_size, progress=bar.update)
     written = [text_cache[question] for question in questions]
     accepted = [list(row["answers"]) for row in rows]
     figures = answer_accuracy(spoken, accepted, written)
     result.figures = {way: None if value is None else round(value, 4) for way, value in figures.items()}
     heard = [None] * len(rows)
+    transcripts = {} if found is None else {"search": found}
     if model.adapter.gate is not None:
-        heard = read_out(model, processor, waves, batch_size)
-        rates = error_rates(heard, questions, rows[0].get("language") or "en")
-        result.figures["read_out"] = {name: round(rates[name], 4) for name in ("wer", "cer")}
+        transcripts["read_out"] = read_out(model, processor, waves, batch_size)
+    for way, texts in reversed(transcripts.items()):
+        heard, rates = texts, error_rates(texts, questions, rows[0].get("language") or "en")
+        result.figures[way] = {name: round(rates[name], 4) for name in ("wer", "cer")}
     for row, transcript, good, answer, read in zip(rows, heard, accepted, spoken, written, strict=True):
         result.rows.append(
             {
@@ -152,7 +159,7 @@ def _measure_questions(result, model, processor, rows, waves, ways, batch_size, 
                 "speaker": row["speaker"],
                 "question": row["text"],
                 "accepted": good,
-                "read_out": transcript,
+                "heard": transcript,
                 "spoken_answer": answer,
                 "spoken_right": contains_answer(answer, good),
                 "text_answer": read,
@@ -168,12 +175,12 @@ def table(results: list[SetResult]) -> str:
         return "-" if value is None else f"{100 * value:.1f}"
 
     lines = [
-        "| set | rows | WER read out % | WER through the LLM % | spoken accuracy % | text accuracy % | ratio |",
-        "|---|---|---|---|---|---|---|",
+        "| set | rows | WER % | WER read out % | WER through LLM % | spoken accuracy % | text accuracy % | ratio |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for result in results:
         figures = result.figures
-        wer = [percent(figures.get(way, {}).get("wer")) for way in ("read_out", "transcribe")]
+        wer = [percent(figures.get(way, {}).get("wer")) for way in ("search", "read_out", "transcribe")]
         right = [percent(figures.get(way)) for way in ("spoken", "text")]
         ratio = "-" if figures.get("ratio") is None else f"{figures['ratio']:.2f}"
         lines.append(f"| {result.name} | {len(result.rows)} | {' | '.join([*wer, *right, ratio])} |")
@@ -189,7 +196,7 @@ def plot(results: list[SetResult], file: str | Path) -> None:
 
     figure, axes = plt.subplots(1, 2, figsize=(12, 4.5), constrained_layout=True)
     panels = (
-        ("asr", ("read_out", "transcribe"), "word error rate, %", lambda f, w: f.get(w, {}).get("wer")),
+        ("asr", ("search", "read_out", "transcribe"), "word error rate, %", lambda f, w: f.get(w, {}).get("wer")),
         ("qa", ("spoken", "text"), "answers that are right, %", lambda f, w: f.get(w)),
     )
     for axis, (task, ways, title, value) in zip(axes, panels, strict=True):
@@ -197,9 +204,12 @@ def plot(results: list[SetResult], file: str | Path) -> None:
         ways = [way for way in ways if any(value(result.figures, way) is not None for result in chosen)]
         for place, way in enumerate(ways):
             heights = [100 * (value(result.figures, way) or 0.0) for result in chosen]
-            bars = axis.bar([i + 0.4 * place for i in range(len(chosen))], heights, 0.4, label=way.replace("_", " "))
+            width = 0.8 / len(ways)
+            bars = axis.bar(
+                [i + width * place for i in range(len(chosen))], heights, width, label=way.replace("_", " ")
+            )
             axis.bar_label(bars, fmt="%.0f", fontsize=8)
-        axis.set_xticks([i + 0.2 for i in range(len(chosen))], [r.name for r in chosen], rotation=20, ha="right")
+        axis.set_xticks([i + 0.3 for i in range(len(chosen))], [r.name for r in chosen], rotation=20, ha="right")
         axis.set_title(title)
         if chosen:
             axis.legend()

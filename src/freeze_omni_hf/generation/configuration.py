@@ -7,8 +7,14 @@ from typing import Any
 from transformers import GenerationConfig, PreTrainedConfig
 
 
-# Setting, default. Names beginning with "segment_" end pieces of text, "speech_" choose speech tokens, "codec_" sound.
+# Setting, default. Names beginning with "hearing_" find the words of speech, "segment_" end pieces of text, "speech_"
+# choose speech tokens, "codec_" make sound.
 SPEECH_DEFAULTS: dict[str, Any] = {
+    "hearing_beams": 1,
+    "hearing_candidates": 20,
+    "hearing_llm_weight": 0.4,
+    "hearing_letter_weight": 0.3,
+    "hearing_token_bonus": 1.0,
     "top_p_rule": "inclusive",
     "segment_policy": "sentence",
     "segment_min_tokens": 2,
@@ -35,9 +41,16 @@ SPEECH_DEFAULTS: dict[str, Any] = {
 
 
 class FreezeOmniGenerationConfig(GenerationConfig):
-    """`GenerationConfig` with the settings of the voice. Every one can be passed to ``generate`` by name.
+    """`GenerationConfig` with the settings of ears and voice. Every one can be passed to ``generate`` by name.
 
     Args:
+        hearing_beams: Hypotheses of what is being said that are weighed by sound, spelling and what the LLM expects;
+            the LLM then reads the tokens of the best one. 1 lets it read the adapter's vectors as they come. More
+            needs an adapter that mixes tokens behind a gate.
+        hearing_candidates: Tokens that are looked at in a vector.
+        hearing_llm_weight: Weight of what the LLM expects, where the adapter's opinion has 1.
+        hearing_letter_weight: Weight of the letters, where the adapter hears letters.
+        hearing_token_bonus: Added for every token, so that short readings are not preferred.
         top_p_rule: ``"inclusive"`` as in transformers, or ``"exclusive"``: the token that crosses ``top_p`` is left
             out, as the released model samples.
         segment_policy: ``"sentence"`` speaks whole sentences; ``"short_first"`` starts with a clause (or
@@ -105,12 +118,23 @@ def check_speech_settings(settings: GenerationConfig) -> None:
     for name, allowed in choices.items():
         if getattr(settings, name) not in allowed:
             raise ValueError(f"{name}={getattr(settings, name)!r} is unknown; choose one of {allowed}.")
-    for name in ("speech_top_k", "speech_max_tokens", "speech_batch_size", "codec_chunk_size", "segment_min_tokens"):
+    for name in (
+        "hearing_beams",
+        "hearing_candidates",
+        "speech_top_k",
+        "speech_max_tokens",
+        "speech_batch_size",
+        "codec_chunk_size",
+        "segment_min_tokens",
+    ):
         if getattr(settings, name) < 1:
             raise ValueError(f"{name}={getattr(settings, name)} must be at least 1.")
     for name in ("speech_temperature", "speech_penalty"):
         if not getattr(settings, name) > 0:
             raise ValueError(f"{name}={getattr(settings, name)} must be above 0.")
+    for name in ("hearing_llm_weight", "hearing_letter_weight"):
+        if getattr(settings, name) < 0:
+            raise ValueError(f"{name}={getattr(settings, name)} must not be negative.")
     if settings.codec_overlap < 0:
         raise ValueError(f"codec_overlap={settings.codec_overlap} must not be negative.")
 

@@ -11,10 +11,11 @@ from transformers import GenerationConfig, LogitsProcessorList, StoppingCriteria
 from transformers.utils import ModelOutput
 
 from .configuration import SPEECH_DEFAULTS, check_speech_settings, complete_speech_settings
+from .listening import Heard, HearingSettings, embed_heard
 from .sampling import ExclusiveTopPLogitsWarper
 from .segmentation import CLEANERS, Segment, Segmenter
 from .speech import SpeechTokenGenerator, SpokenSegment
-from .text import TextGeneration
+from .text import TextGeneration, close_unread
 
 
 DEFAULT_MAX_NEW_TOKENS = 256
@@ -28,6 +29,7 @@ class FreezeOmniGenerateOutput(ModelOutput):
         sequences: (B, S + N) prompt and generated ids, padded on the right.
         audio: One (samples,) waveform a row, at the codec's rate; empty where nothing was said.
         speech_tokens: One (n,) tensor a row: the speech tokens of all its pieces.
+        heard: One list a row of `Heard`, an item an audio: the tokens that a search found (``hearing_beams``).
         segments: One list a row of `SpokenSegment`: text, ids, speech tokens and how each piece ended.
         hidden_states: (B, N, width) hidden state that produced each generated token.
         state_logits: (B, num_states) state at the end of each row's last audio chunk (zeros without audio).
@@ -40,6 +42,7 @@ class FreezeOmniGenerateOutput(ModelOutput):
     sequences: Tensor | None = None
     audio: list[Tensor] | None = None
     speech_tokens: list[Tensor] | None = None
+    heard: list[list[Heard]] | None = None
     segments: list[list[SpokenSegment]] | None = None
     hidden_states: Tensor | None = None
     state_logits: Tensor | None = None
@@ -113,8 +116,16 @@ class FreezeOmniGenerationMixin:
         check_speech_settings(settings)
         speaks = self._wants_sound(generation_mode, audio_streamer)
 
-        inputs_embeds, attention_mask, history, chunk_ends = self._prepare_text_inputs(
-            input_ids, attention_mask, input_features, feature_attention_mask, task_ids, inputs_embeds
+        hearing = self._hearing(settings) if input_features is not None else None
+        inputs_embeds, attention_mask, history, chunk_ends, heard = self._prepare_text_inputs(
+            input_ids,
+            attention_mask,
+            input_features,
+            feature_attention_mask,
+            task_ids,
+            inputs_embeds,
+            hearing,
+            past_key_values,
         )
         clock.lap("audio_encoder")
         past = 0 if past_key_values is None else past_key_values.get_seq_length()
@@ -165,9 +176,60 @@ class FreezeOmniGenerationMixin:
             streamer.end()
         if voice is not None:
             voice.finish()
-        return self._generate_output(settings, speaks, input_ids, chunk_ends, text, voice, copies, clock)
+        return self._generate_output(settings, speaks, input_ids, chunk_ends, heard, text, voice, copies, clock)
+
+    @torch.no_grad()
+    def hear(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        input_features: Tensor | None = None,
+        feature_attention_mask: Tensor | None = None,
+        past_key_values: Any = None,
+        generation_config: GenerationConfig | None = None,
+        **kwargs,
+    ) -> list[list[Heard]]:
+        """The tokens of what is said in a padded batch of conversations, found by search.
+
+        Args:
+            input_ids, attention_mask, input_features, feature_attention_mask, past_key_values: As in `generate`.
+            generation_config: Settings that begin with ``hearing_``; ``hearing_beams`` is taken as at least 2.
+            kwargs: Settings by name.
+
+        Returns:
+            A list a row, an item an audio.
+
+        Raises:
+            ValueError: the adapter does not say which tokens it hears, or a setting does not fit.
+        """
+        settings, unused = self._prepare_generation_config(generation_config, **kwargs)
+        if unused:
+            raise ValueError(f"hear does not know {sorted(unused)}.")
+        settings.hearing_beams = max(settings.hearing_beams, 2)
+        check_speech_settings(settings)
+        if input_features is None:
+            return [[] for _ in input_ids]
+        return self._prepare_text_inputs(
+            input_ids,
+            attention_mask,
+            input_features,
+            feature_attention_mask,
+            hearing=self._hearing(settings),
+            cache=past_key_values,
+        )[-1]
 
     # Preparation
+
+    def _hearing(self, settings: GenerationConfig) -> HearingSettings | None:
+        if settings.hearing_beams < 2:
+            return None
+        return HearingSettings(
+            beams=settings.hearing_beams,
+            candidates=settings.hearing_candidates,
+            llm_weight=settings.hearing_llm_weight,
+            letter_weight=settings.hearing_letter_weight,
+            token_bonus=settings.hearing_token_bonus,
+        )
 
     def _prepare_generation_config(
         self, generation_config: GenerationConfig | None, **kwargs: Any
@@ -207,17 +269,19 @@ class FreezeOmniGenerationMixin:
         attention_mask: Tensor | None,
         input_features: Tensor | None,
         feature_attention_mask: Tensor | None,
-        task_ids: Tensor | None,
-        inputs_embeds: Tensor | None,
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
-        """Embeddings, mask, ids for the processors, and where chunks end."""
+        task_ids: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        hearing: HearingSettings | None = None,
+        cache: Any = None,
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor | None, list[list[Heard]] | None]:
+        """Embeddings, mask, ids for the processors, where chunks end, and what a search heard."""
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("Give either input_ids (from the processor) or inputs_embeds.")
         if inputs_embeds is not None:
             if attention_mask is None:
                 attention_mask = torch.ones(inputs_embeds.shape[:2], dtype=torch.long, device=inputs_embeds.device)
             history = torch.zeros(len(inputs_embeds), 0, dtype=torch.long, device=inputs_embeds.device)
-            return inputs_embeds, attention_mask, history, None
+            return inputs_embeds, attention_mask, history, None, None
         device = self._require_llm().get_input_embeddings().weight.device
         input_ids = input_ids.to(device)
         if attention_mask is None:
@@ -225,14 +289,18 @@ class FreezeOmniGenerationMixin:
         attention_mask = attention_mask.to(device)
         if len(input_ids) > 1 and not bool(attention_mask[:, -1].all()):
             raise ValueError("The batch is padded on the right; generate needs padding on the left (padding_side).")
-        embeds, chunk_ends, read = self._embed(input_ids, input_features, feature_attention_mask, task_ids)
-        if not bool(read.all()):
-            attention_mask = attention_mask.clone()
-            attention_mask[:, attention_mask.shape[1] - read.shape[1] :] *= read.to(device)
+        heard = None
+        if hearing is not None:
+            embeds, attention_mask, chunk_ends, heard = embed_heard(
+                self, hearing, input_ids, attention_mask, input_features, feature_attention_mask, task_ids, cache
+            )
+        else:
+            embeds, chunk_ends, read = self._embed(input_ids, input_features, feature_attention_mask, task_ids)
+            attention_mask = close_unread(attention_mask, read)
         # Processors look ids up in the scores; a placeholder has no score, so its row's first id stands for it.
         first = input_ids.gather(1, attention_mask.long().argmax(dim=1, keepdim=True))
         places = input_ids == self.config.audio_token_id
-        return embeds, attention_mask, torch.where(places, first, input_ids), chunk_ends
+        return embeds, attention_mask, torch.where(places, first, input_ids), chunk_ends, heard
 
     def _start_text(
         self,
@@ -283,6 +351,7 @@ class FreezeOmniGenerationMixin:
         speaks: bool,
         input_ids: Tensor | None,
         chunk_ends: Tensor | None,
+        heard: list[list[Heard]] | None,
         text: TextGeneration,
         voice: "_Voice | None",
         copies: int,
@@ -305,6 +374,7 @@ class FreezeOmniGenerationMixin:
             sequences=sequences,
             audio=audio,
             speech_tokens=tokens,
+            heard=heard,
             segments=segments,
             hidden_states=torch.stack(text.hidden, dim=1),
             state_logits=self._last_state(text.prefill_hidden, chunk_ends, copies),

@@ -103,4 +103,13 @@ class TextGeneration:
         return tokens, was_going
 
 
-__all__ = ["TextGeneration"]
+def close_unread(attention_mask: Tensor, read: Tensor) -> Tensor:
+    """A mask (B, P + S) that is also 0 where the last S positions are not read (B, S)."""
+    if bool(read.all()):
+        return attention_mask
+    attention_mask = attention_mask.clone()
+    attention_mask[:, attention_mask.shape[1] - read.shape[1] :] *= read.to(attention_mask.device)
+    return attention_mask
+
+
+__all__ = ["TextGeneration", "close_unread"]

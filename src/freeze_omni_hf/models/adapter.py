@@ -1,12 +1,10 @@
 # Copyright 2026 The freeze-omni-hf team. Licensed under the Apache License, Version 2.0.
 """Adapter from encoder frames to the LLM's embedding space, and the state head (Freeze-Omni, sections 3.1 and 3.4)."""
 
-import hashlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -16,6 +14,7 @@ from transformers.utils import ModelOutput
 
 from ..configuration import FreezeOmniAdapterConfig
 from .cache import AdapterCache
+from .letters import CHARACTERS, LETTERS_PER_TOKEN, letter_classes, spelling_vectors
 
 
 @dataclass
@@ -27,6 +26,7 @@ class FreezeOmniAdapterOutput(ModelOutput):
         attention_mask: (B, T') boolean, True on real vectors.
         gate_logits: (B, T') logit that a text token is heard in a vector, where the adapter has a gate.
         spelling: (B, T', spelling_size) which letters are heard, where the adapter tells tokens apart by them.
+        letter_logits: (B, T, 29) letter that is heard in each encoder frame, where the adapter says so.
         cache: The cache for the next chunk, with ``use_cache=True``.
     """
 
@@ -34,6 +34,7 @@ class FreezeOmniAdapterOutput(ModelOutput):
     attention_mask: Tensor | None = None
     gate_logits: Tensor | None = None
     spelling: Tensor | None = None
+    letter_logits: Tensor | None = None
     cache: AdapterCache | None = None
 
 
@@ -112,6 +113,10 @@ class FreezeOmniAdapter(PreTrainedModel):
         if config.spelling_size:
             self.register_buffer("spellings", torch.zeros(config.num_tokens, config.spelling_size, dtype=torch.int8))
             self.spelling_proj = nn.Linear(width, config.spelling_size)
+        self.letter_head = None
+        if config.letters:
+            self.register_buffer("token_letters", torch.zeros(config.num_tokens, LETTERS_PER_TOKEN, dtype=torch.int8))
+            self.letter_head = nn.Linear(config.input_size, len(CHARACTERS) + 1)
         self.post_init()
 
     @torch.no_grad()
@@ -127,15 +132,17 @@ class FreezeOmniAdapter(PreTrainedModel):
 
         Args:
             token_ids: (N,).
-            texts: Text of each, with its leading space; needed where tokens are told apart by spelling.
+            texts: Text of each, with its leading space; needed where the adapter spells.
 
         Raises:
             ValueError: texts are needed and missing, or of another number.
         """
+        if (self.config.spelling_size or self.config.letters) and (texts is None or len(texts) != len(token_ids)):
+            raise ValueError(f"{len(token_ids)} tokens need as many texts: this adapter reads their spelling.")
         if self.config.spelling_size:
-            if texts is None or len(texts) != len(token_ids):
-                raise ValueError(f"{len(token_ids)} tokens need as many texts: this adapter reads their spelling.")
             self.spellings = spelling_vectors(texts, self.config.spelling_size).to(self.proj.weight.device)
+        if self.config.letters:
+            self.token_letters = letter_classes(texts).to(self.proj.weight.device)
         self.token_ids = token_ids.to(self.proj.weight.device, torch.long)
         self.config.num_tokens = len(token_ids)
 
@@ -168,11 +175,22 @@ class FreezeOmniAdapter(PreTrainedModel):
 
     def hear_tokens(self, vectors: Tensor, table: Tensor, spelling: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """`mix_tokens`, and (B, L) the LLM token that is likeliest in each vector."""
+        logits, rows = self._all_logits(vectors, table, spelling)
+        return logits.softmax(dim=-1).to(rows.dtype) @ rows, self.token_ids[logits.argmax(dim=-1)]
+
+    def likely_tokens(
+        self, vectors: Tensor, table: Tensor, spelling: Tensor | None, count: int
+    ) -> tuple[Tensor, Tensor]:
+        """(B, L, count) likeliest LLM tokens of each vector, and their log-probabilities if one is heard at all."""
+        logits, _ = self._all_logits(vectors, table, spelling)
+        best = logits.log_softmax(dim=-1).topk(min(count, logits.shape[-1]), dim=-1)
+        return self.token_ids[best.indices], best.values
+
+    def _all_logits(self, vectors: Tensor, table: Tensor, spelling: Tensor | None) -> tuple[Tensor, Tensor]:
         if not len(self.token_ids):
             raise ValueError("This adapter mixes token embeddings, but no tokens are set: call adapter.set_tokens.")
         rows, directions, spelled = self.token_rows(table)
-        logits = self.token_logits(vectors, spelling, directions, spelled)
-        return logits.softmax(dim=-1).to(rows.dtype) @ rows, self.token_ids[logits.argmax(dim=-1)]
+        return self.token_logits(vectors, spelling, directions, spelled), rows
 
     @torch.no_grad()
     def token_rows(self, table: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
@@ -248,35 +266,11 @@ class FreezeOmniAdapter(PreTrainedModel):
             attention_mask[:, :: self.config.stride],
             None if self.gate is None else self.gate(hidden).squeeze(-1),
             None if self.spelling_proj is None else self.spelling_proj(hidden),
+            None if self.letter_head is None else self.letter_head(hidden_states),
             AdapterCache(cache.batch, tuple(inputs)) if streaming else None,
         )
         return_dict = self.config.return_dict if return_dict is None else return_dict
         return output if return_dict else output.to_tuple()
-
-
-def spelling_vectors(texts: Sequence[str], size: int) -> Tensor:
-    """(N, size) int8: for every one, two and three letters in a row of a text, a fixed pattern of ±1, added up.
-
-    Texts that share letters have similar vectors. Case and what is no letter or digit do not count; a leading space is
-    the start of a word, and counts as a letter.
-    """
-    patterns: dict[str, np.ndarray] = {}
-
-    def pattern(letters: str) -> np.ndarray:
-        if letters not in patterns:
-            digest = hashlib.shake_128(letters.encode()).digest(-(-size // 8))
-            bits = np.unpackbits(np.frombuffer(digest, dtype=np.uint8))[:size]
-            patterns[letters] = 2 * bits.astype(np.int16) - 1
-        return patterns[letters]
-
-    rows = np.zeros((len(texts), size), dtype=np.int16)
-    for row, text in zip(rows, texts, strict=True):
-        letters = "".join(letter for letter in text.lower() if letter.isalnum())
-        letters = f"^{letters}" if text.startswith(" ") or (text[:1].isupper()) else letters
-        for length in (1, 2, 3):
-            for start in range(len(letters) - length + 1):
-                row += pattern(letters[start : start + length])
-    return torch.from_numpy(rows.clip(-127, 127).astype(np.int8))
 
 
 LISTEN, ANSWER, IGNORE = 0, 1, 2

@@ -18,6 +18,7 @@ from transformers.utils import ModelOutput
 from ..configuration import FreezeOmniConfig
 from ..generation.configuration import FreezeOmniGenerationConfig
 from ..generation.mixin import FreezeOmniGenerationMixin
+from ..generation.text import close_unread
 from ..language_model import cache_of, check_language_model, load_language_model, warn_other_revision
 from .adapter import FreezeOmniAdapter, StateHead
 from .cache import AudioCache
@@ -83,6 +84,9 @@ class FreezeOmniAudioOutput(ModelOutput):
             a text token is heard. The LLM's attention mask is 0 where it does not read.
         gate_logits: (B, L) logits of the gate, where there is one.
         token_ids: (B, L) LLM token that is likeliest in each vector, where the adapter mixes tokens.
+        likely_ids: (B, L, K) the K likeliest, with ``candidates=K``; there are no embeds then.
+        likely_log_probs: (B, L, K) their log-probabilities if a token is heard.
+        letter_logits: (B, T, 29) letter in each encoder frame, where the adapter says so.
         cache: The stream's cache.
     """
 
@@ -91,6 +95,9 @@ class FreezeOmniAudioOutput(ModelOutput):
     read_mask: Tensor | None = None
     gate_logits: Tensor | None = None
     token_ids: Tensor | None = None
+    likely_ids: Tensor | None = None
+    likely_log_probs: Tensor | None = None
+    letter_logits: Tensor | None = None
     cache: AudioCache | None = None
 
 
@@ -308,6 +315,7 @@ class FreezeOmniForConditionalGeneration(FreezeOmniPreTrainedModel, FreezeOmniGe
         feature_attention_mask: Tensor | None = None,
         cache: AudioCache | None = None,
         use_cache: bool = False,
+        candidates: int = 0,
     ) -> FreezeOmniAudioOutput:
         """Log-mel frames to LLM-space vectors, for whole utterances or the next chunks of streams.
 
@@ -316,6 +324,7 @@ class FreezeOmniForConditionalGeneration(FreezeOmniPreTrainedModel, FreezeOmniGe
             feature_attention_mask: (B, T), 1 on real frames.
             cache: Stream state; None starts one where ``use_cache`` is set.
             use_cache: Return the cache for the next chunk.
+            candidates: For an adapter that mixes tokens, the likeliest tokens of each vector instead of mixtures.
         """
         streaming = cache is not None or use_cache
         encoded = self.speech_encoder(
@@ -336,15 +345,21 @@ class FreezeOmniForConditionalGeneration(FreezeOmniPreTrainedModel, FreezeOmniGe
         read = adapted.attention_mask
         if adapted.gate_logits is not None:
             read = read & (adapted.gate_logits > 0)
-        embeds, token_ids = self.as_embeddings(adapted.last_hidden_state, adapted.spelling)
-        return FreezeOmniAudioOutput(
-            embeds=embeds,
+        output = FreezeOmniAudioOutput(
             attention_mask=adapted.attention_mask,
             read_mask=read,
             gate_logits=adapted.gate_logits,
-            token_ids=token_ids,
+            letter_logits=adapted.letter_logits,
             cache=new_cache,
         )
+        if candidates:
+            table = self._require_llm().get_input_embeddings().weight
+            output.likely_ids, output.likely_log_probs = self.adapter.likely_tokens(
+                adapted.last_hidden_state, table, adapted.spelling, candidates
+            )
+        else:
+            output.embeds, output.token_ids = self.as_embeddings(adapted.last_hidden_state, adapted.spelling)
+        return output
 
     def as_embeddings(self, vectors: Tensor, spelling: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
         """Adapter vectors (B, L, hidden_size) as the LLM reads them: as they are, or as mixtures of its embeddings.
@@ -366,20 +381,23 @@ class FreezeOmniForConditionalGeneration(FreezeOmniPreTrainedModel, FreezeOmniGe
     ) -> tuple[Tensor, Tensor, Tensor]:
         """All placeholder vectors in order, (N, hidden_size), which of them end a chunk and which are read, (N,)."""
         audio = self.encode_audio(input_features, feature_attention_mask)
+        lead = self._lead_rows(audio.embeds.shape[0], task_ids).to(audio.embeds)
         count = audio.embeds.shape[0]
-        if task_ids is not None:
-            if self.task_embeddings is None:
-                raise ValueError("task_ids are given, but the model has no task embeddings (num_tasks=0).")
-            lead = self.task_embeddings(task_ids.to(audio.embeds.device)).unsqueeze(1)
-        elif self.prompt_embeddings is not None:
-            lead = self.prompt_embeddings.weight.expand(count, -1, -1)
-        else:
-            lead = audio.embeds[:, :0]
         real = F.pad(audio.attention_mask, (lead.shape[1], 0), value=True)
         ends = torch.arange(1, audio.embeds.shape[1] + 1, device=real.device) % self.vectors_per_chunk == 0
         ends = F.pad(ends, (lead.shape[1], 0)).expand(count, -1)
         read = F.pad(audio.read_mask, (lead.shape[1], 0), value=True)
         return torch.cat((lead, audio.embeds), dim=1)[real], ends[real], read[real]
+
+    def _lead_rows(self, count: int, task_ids: Tensor | None) -> Tensor:
+        """(count, n, hidden_size) vectors that stand before each audio: its task's, or the learned prompt."""
+        if task_ids is not None:
+            if self.task_embeddings is None:
+                raise ValueError("task_ids are given, but the model has no task embeddings (num_tasks=0).")
+            return self.task_embeddings(task_ids.to(self.task_embeddings.weight.device)).unsqueeze(1)
+        if self.prompt_embeddings is not None:
+            return self.prompt_embeddings.weight.expand(count, -1, -1)
+        return self.adapter.proj.weight.new_zeros(count, 0, self.adapter.config.output_size)
 
     def prepare_inputs_embeds(
         self,
@@ -540,9 +558,7 @@ class FreezeOmniForConditionalGeneration(FreezeOmniPreTrainedModel, FreezeOmniGe
             if attention_mask is None:
                 attention_mask = torch.ones_like(input_ids)
             if self.config.adapter_config.gate:
-                # Positions before the new ones are in the cache; their mask stays.
-                attention_mask = attention_mask.clone()
-                attention_mask[:, attention_mask.shape[1] - read.shape[1] :] *= read.to(attention_mask.device)
+                attention_mask = close_unread(attention_mask, read)
                 if self.training and past_key_values is None and position_ids is None and state_labels is None:
                     inputs_embeds, attention_mask, labels = _without_gaps(inputs_embeds, attention_mask, labels)
         chosen = None

@@ -7,7 +7,6 @@ gate says itself where no token is heard (blank); for one without, a blank vecto
 """
 
 import math
-import string
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -19,10 +18,7 @@ from transformers.utils import ModelOutput
 
 from ..models import FreezeOmniForConditionalGeneration
 from ..models.freeze_omni import FreezeOmniPreTrainedModel
-
-
-CHARACTERS = " '" + string.ascii_lowercase
-"""Classes 1 to 28 of the character loss; 0 is its blank."""
+from ..models.letters import CHARACTERS
 
 
 @dataclass
@@ -52,7 +48,7 @@ class FreezeOmniForAlignment(FreezeOmniPreTrainedModel):
         scale: Start of the learned scale of the cosine, where the adapter has none of its own.
         negatives: Tokens that a training batch is compared with beside its own, drawn anew each time; None: all.
         character_weight: Weight of a CTC loss on the characters, from the encoder's frames. It teaches the encoder
-            sounds long before the token loss finds words.
+            sounds long before the token loss finds words. The head is the adapter's own, where it says letters.
         whole_share: Share of training batches in which the encoder sees the whole utterance instead of chunks.
         snap_weight: Weight of a loss that draws vectors to the embedding of the token they are nearest to.
     """
@@ -91,7 +87,9 @@ class FreezeOmniForAlignment(FreezeOmniPreTrainedModel):
             self.blank = nn.Parameter(F.normalize(table.float().mean(dim=0), dim=-1))
             self.blank_bias = nn.Parameter(torch.zeros(()))
         width = model.config.speech_encoder_config.hidden_size
-        self.character_head = nn.Linear(width, len(CHARACTERS) + 1) if character_weight else None
+        self.own_character_head = None
+        if character_weight and model.adapter.letter_head is None:
+            self.own_character_head = nn.Linear(width, len(CHARACTERS) + 1)
         # The norm of ordinary token embeddings: what the adapter's vectors are drawn to.
         self.embedding_norm = float(table[ids].float().norm(dim=-1).mean())
         self._keys_to_ignore_on_save = {f"model.{name}" for name in model._keys_to_ignore_on_save}
@@ -132,11 +130,12 @@ class FreezeOmniForAlignment(FreezeOmniPreTrainedModel):
             if bool((targets < 0).any()):
                 raise ValueError("A transcript holds a token that the alignment's token_ids lack.")
             if self.training and self.negatives is not None:
-                drawn = torch.randint(len(self.rows), (self.negatives,), device=labels.device)
-                chosen = torch.cat((targets[labels >= 0], drawn)).unique()
+                chosen, weights = self._draw(targets[labels >= 0])
                 targets = torch.searchsorted(chosen, targets).clamp(max=len(chosen) - 1)
         rows = self.rows if chosen is None else self.rows[chosen]
         logits = self._token_logits(vectors, adapted.spelling, rows, chosen)
+        if chosen is not None:
+            logits = logits + weights
         log_probs = self._log_probs(logits, vectors, adapted.gate_logits)
         loss = token_loss = character_loss = None
         if labels is not None:
@@ -148,8 +147,11 @@ class FreezeOmniForAlignment(FreezeOmniPreTrainedModel):
                 nearest = rows[logits.argmax(dim=-1)]
                 distance = 1 - F.cosine_similarity(vectors, nearest, dim=-1)
                 loss = loss + self.snap_weight * (distance * heard).sum() / heard.sum().clamp(min=1)
-            if self.character_head is not None and character_labels is not None:
-                scores = self.character_head(encoded.last_hidden_state).float().log_softmax(dim=-1)
+            if self.character_weight and character_labels is not None:
+                scores = adapted.letter_logits
+                if self.own_character_head is not None:
+                    scores = self.own_character_head(encoded.last_hidden_state)
+                scores = scores.float().log_softmax(dim=-1)
                 known = character_labels >= 0
                 character_loss = _ctc(scores, character_labels.clamp(min=0), known, encoded.attention_mask)
                 loss = loss + self.character_weight * character_loss
@@ -159,6 +161,19 @@ class FreezeOmniForAlignment(FreezeOmniPreTrainedModel):
             best_path = torch.where(best > 0, self.token_ids[(best - 1).clamp(min=0)], -1)
         output = AlignmentOutput(loss, token_loss, character_loss, best_path)
         return output.to_tuple() if return_dict is False else output
+
+    def _draw(self, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """Classes of a batch in their order, its own and drawn ones, and the logarithm of how many each stands for.
+
+        With the drawn ones counted for all that were not, the softmax is that over all tokens on average.
+        """
+        own = targets.unique()
+        drawn = torch.randint(len(self.rows), (self.negatives,), device=targets.device)
+        chosen = torch.cat((own, drawn)).unique()
+        others = max(len(chosen) - len(own), 1)
+        weights = torch.full((len(chosen),), math.log(max(len(self.rows) - len(own), 1) / others), device=own.device)
+        weights[torch.searchsorted(chosen, own)] = 0.0
+        return chosen, weights
 
     def _token_logits(self, vectors: Tensor, spelling: Tensor | None, rows: Tensor, chosen: Tensor | None) -> Tensor:
         if self.own_scale is not None:
@@ -192,12 +207,6 @@ def collapse(path: Iterable[int]) -> list[int]:
     return [token for index, token in enumerate(path) if token >= 0 and (index == 0 or token != path[index - 1])]
 
 
-def character_ids(text: str) -> list[int]:
-    """Classes of the letters, apostrophes and spaces of ``text``; 0, the blank, is not among them."""
-    known = "".join(letter if letter in CHARACTERS else " " for letter in text.lower().replace("’", "'"))
-    return [CHARACTERS.index(letter) + 1 for letter in " ".join(known.split())]
-
-
 def transcript_tokens(tokenizer: Any, texts: Iterable[str]) -> list[int]:
     """The distinct token ids of many texts."""
     found: set[int] = set()
@@ -207,10 +216,8 @@ def transcript_tokens(tokenizer: Any, texts: Iterable[str]) -> list[int]:
 
 
 __all__ = [
-    "CHARACTERS",
     "AlignmentOutput",
     "FreezeOmniForAlignment",
-    "character_ids",
     "collapse",
     "transcript_tokens",
 ]

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .alignment import character_ids
+from ..models.letters import character_ids
 from .augmentation import row_generator, spec_augment
 from .data import DataError, RowReport, decode_row
 
