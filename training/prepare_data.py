@@ -1,5 +1,5 @@
 # Copyright 2026 The freeze-omni-hf team. Licensed under the Apache License, Version 2.0.
-"""Makes the data of the embedded model's input side: spoken sentences, spoken questions, and the LLM's own answers.
+"""Makes the data of the embedded model: spoken sentences and questions, the LLM's own answers, and the model's voice.
 
 Run as: python training/prepare_data.py --install-voices        (once; apt-get needs root)
         python training/prepare_data.py                         (resumes; all cores)
@@ -7,7 +7,8 @@ Run as: python training/prepare_data.py --install-voices        (once; apt-get n
         python training/prepare_data.py --num-shards 4 --shard-index 0      (one of four nodes, one folder)
 
 The recipe (training/data/embedded.yaml) says who says what and in which order. The result are Parquet files under
-`data/embedded` in the cache: asr/{train,dev,test,human}-*.parquet and qa/{train,dev,test}-*.parquet.
+`data/embedded` in the cache: {asr,qa}/{train,dev,test}-*.parquet for hearing, asr/human-*.parquet, and
+speech/{train,dev,test}-*.parquet for speaking.
 """
 
 import argparse
@@ -178,7 +179,7 @@ class Job:
 
     def answers(self) -> dict[str, dict]:
         """The LLM's answers to every question of this node's shards, and how many of the test set are right."""
-        wanted = {row.text for _, mine in self.groups for shard in mine if shard.task == "qa" for row in shard.rows}
+        wanted = {row.text for _, mine in self.groups for shard in mine if shard.needs_answers for row in shard.rows}
         name = f"answers-{self.options.shard_index:02d}-of-{self.options.num_shards:02d}.jsonl"
         with tqdm(total=len(wanted), unit="answer", leave=False, mininterval=5) as bar:
             known = answer_questions(
@@ -223,7 +224,7 @@ def group_name(group: dict) -> str:
 
 
 def answers_of(shard: Shard, answers: dict[str, dict]) -> dict[str, dict]:
-    return {row.text: answers[row.text] for row in shard.rows if row.text in answers} if shard.task == "qa" else {}
+    return {row.text: answers[row.text] for row in shard.rows if row.text in answers} if shard.needs_answers else {}
 
 
 def run_shards(
@@ -238,7 +239,9 @@ def run_shards(
 
     A shard of questions is only begun when all of them are answered.
     """
-    ready = [shard for shard in shards if shard.task != "qa" or len(answers_of(shard, answers)) == len(unique(shard))]
+    ready = [
+        shard for shard in shards if not shard.needs_answers or len(answers_of(shard, answers)) == len(unique(shard))
+    ]
     if workers == 1:
         voices = Voices()
         try:

@@ -3,6 +3,7 @@
 
 import errno
 import hashlib
+import io
 import json
 import shutil
 import subprocess
@@ -10,6 +11,7 @@ import sys
 
 import numpy as np
 import pytest
+import soundfile
 import yaml
 from sine_recipe import ROOT, load_script, sentences, write_recipe
 
@@ -223,6 +225,31 @@ def test_questions_carry_the_answers_of_the_llm(tmp_path, script, monkeypatch):
     assert assistant["content"][0]["text"] == f"It is {rows[0]['text'].split()[-1]}"
     # The questions serve for recognition, too.
     assert load_rows({"path": str(tmp_path / "out" / "qa"), "split": "train"})[0]["text"]
+
+
+def test_the_models_own_voice_says_sentences_and_answers(tmp_path, script, monkeypatch):
+    """At the codec's rate; an answer is said, and its question stays as text."""
+    monkeypatch.setattr("freeze_omni_hf.training.answers._Asker", FakeAsker)
+    voices = yaml.safe_load(write_recipe(tmp_path).read_text())["voices"]
+    speech = {"task": "speech", "split": "train", "voice": "own"}
+    groups = [
+        {"task": "answers"},
+        {**speech, "name": "answers", "texts": "answers", "rows": 6},
+        {**speech, "name": "sentences", "rows": 4},
+    ]
+    recipe = write_recipe(tmp_path, voices={**voices, "speech": {"own": {"sine/d": 1}}}, groups=groups)
+    assert script.main(arguments(recipe, tmp_path / "out")) == 0
+    folder = str(tmp_path / "out" / "speech")
+    answers = load_rows({"path": folder, "split": "train", "files": "train-answers*", "task": "qa"})
+    assert len(answers) == 6 and {row["speaker"] for row in answers} == {"sine/d"}
+    for row in answers:
+        question, answer = (turn["content"][0]["text"] for turn in row["messages"][1:])
+        assert row["text"] == answer == f"It is {question.split()[-1]}" and row["finished"]
+        samples, rate = soundfile.read(io.BytesIO(row["audio"]["bytes"]))
+        assert rate == 24000 and len(samples) / rate == pytest.approx(row["duration"], abs=1e-4)
+        assert row["duration"] == pytest.approx(0.2 * len(row["text"].split()), abs=1e-3)
+    sentences = load_rows({"path": folder, "split": "train", "files": "train-sentences*"})
+    assert len(sentences) == 4 and all(row["text"].startswith("The ") for row in sentences)
 
 
 def test_answers_resume_after_a_line_was_cut_off(tmp_path, monkeypatch):

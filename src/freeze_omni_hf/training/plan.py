@@ -48,6 +48,7 @@ class Utterance:
         speed, pitch: As for `Synthesizer.speak`.
         answers: Accepted answers of a question.
         file: The recording, for a human speaker.
+        answered: What is said is not the text but the LLM's answer to it.
     """
 
     id: str
@@ -57,6 +58,7 @@ class Utterance:
     pitch: float = 1.0
     answers: tuple[str, ...] = ()
     file: str | None = None
+    answered: bool = False
 
 
 @dataclass(frozen=True)
@@ -75,9 +77,18 @@ class Shard:
         return f"{self.task}/{self.split}-{self.name}-{self.index:05d}"
 
     @property
+    def needs_answers(self) -> bool:
+        """Whether the LLM is asked before it can be made."""
+        return self.task == "qa" or any(row.answered for row in self.rows)
+
+    @property
     def fingerprint(self) -> str:
         """Changes with anything that changes the rows."""
-        rows = json.dumps([asdict(row) for row in self.rows], ensure_ascii=False, sort_keys=True)
+        values = [asdict(row) for row in self.rows]
+        for row in values:
+            if not row["answered"]:  # shards from before there was such a thing stay what they were
+                del row["answered"]
+        rows = json.dumps(values, ensure_ascii=False, sort_keys=True)
         return hashlib.sha256(rows.encode()).hexdigest()[:16]
 
 
@@ -162,18 +173,21 @@ class Recipe:
         task, split, name = (group.get(key) for key in ("task", "split", "name"))
         if task == "answers":
             return []
-        if task not in ("asr", "qa") or split not in (*SPLITS, "human") or not name:
-            raise PlanError(f"{self.file}: {group} needs a task (asr, qa, answers), a split and a name.")
+        if task not in ("asr", "qa", "speech") or split not in (*SPLITS, "human") or not name:
+            raise PlanError(f"{self.file}: {group} needs a task (asr, qa, speech, answers), a split and a name.")
         rows = human_clips() if split == "human" else self._utterances(group, task, split, name)
         size = int(group.get("shard_rows", 1000))
         pieces = [tuple(rows[start : start + size]) for start in range(0, len(rows), size)]
         return [Shard(task, split, name, index, piece) for index, piece in enumerate(pieces)]
 
     def _utterances(self, group: dict, task: str, split: str, name: str) -> list[Utterance]:
-        voices = self.voices.get(split, {}).get(name)
+        # Hearing holds voices out by split and names a group after them; speaking has one voice for everything.
+        side, who = ("speech", group.get("voice")) if task == "speech" else (split, name)
+        voices = self.voices.get(side, {}).get(who)
         if not voices:
-            raise PlanError(f"{self.file}: there are no voices {name!r} for {split}; add voices.{split}.{name}.")
-        if task == "qa":
+            raise PlanError(f"{self.file}: there are no voices {who!r} for {side}; add voices.{side}.{who}.")
+        answered = group.get("texts") == "answers"
+        if task == "qa" or answered:
             texts = [(q.text, tuple(q.answers)) for q in select_questions(self.questions, split, group.get("rows"))]
         elif group.get("texts", "sentences") == "names":
             if split != "train":
@@ -200,7 +214,8 @@ class Recipe:
             else:
                 speaker = list(voices)[number % len(voices)]
             speed, pitch = (round(rng.uniform(*group.get(key, (1.0, 1.0))), 3) for key in ("speed", "pitch"))
-            rows.append(Utterance(f"{task}-{split}-{name}-{number:06d}", text, speaker, speed, pitch, answers))
+            name_of_row = f"{task}-{split}-{name}-{number:06d}"
+            rows.append(Utterance(name_of_row, text, speaker, speed, pitch, answers, answered=answered))
         return rows
 
 

@@ -25,6 +25,8 @@ from .voices import VoiceError, VoiceMissingError, Voices, check_speech
 
 
 SAMPLING_RATE = 16000
+SPEECH_RATE = 24000
+"""Of what is to be spoken: the codec's."""
 
 
 class ShardError(OSError):
@@ -45,13 +47,13 @@ def features(task: str):
 
     columns = {
         "id": Value("string"),
-        "audio": Audio(sampling_rate=SAMPLING_RATE, decode=False),
+        "audio": Audio(sampling_rate=rate_of(task), decode=False),
         "text": Value("string"),
         "language": Value("string"),
         "speaker": Value("string"),
         "duration": Value("float32"),
     }
-    if task == "qa":
+    if task in ("qa", "speech"):
         content = [{"type": Value("string"), "text": Value("string")}]
         columns["messages"] = [{"role": Value("string"), "content": content}]
         columns["answers"] = [Value("string")]
@@ -59,36 +61,46 @@ def features(task: str):
     return Features(columns)
 
 
-def make_row(utterance: Utterance, voices: Voices, answer: dict | None = None) -> dict[str, Any]:
-    """One row of the contract: spoken or read, at 16 kHz.
+def rate_of(task: str) -> int:
+    """Samples per second of a task's audio."""
+    return SPEECH_RATE if task == "speech" else SAMPLING_RATE
+
+
+def make_row(
+    utterance: Utterance, voices: Voices, answer: dict | None = None, rate: int = SAMPLING_RATE
+) -> dict[str, Any]:
+    """One row of the contract: spoken or read.
 
     Args:
         utterance: What is said by whom.
         voices: Who speaks.
         answer: For a question ``{"answer", "finished"}``, the LLM's own.
+        rate: Samples per second.
 
     Raises:
         VoiceError, AudioError: the row cannot be made.
     """
+    text = answer["answer"] if utterance.answered else utterance.text
     if utterance.file is not None:
-        samples = load_audio(utterance.file, SAMPLING_RATE)
+        samples = load_audio(utterance.file, rate)
     else:
-        samples, rate = voices.speak(utterance.text, utterance.speaker, utterance.speed, utterance.pitch)
-        check_speech(samples, rate, utterance.text)
-        if rate != SAMPLING_RATE:
-            samples = soxr.resample(samples, rate, SAMPLING_RATE)
+        samples, own = voices.speak(text, utterance.speaker, utterance.speed, utterance.pitch)
+        check_speech(samples, own, text)
+        if own != rate:
+            samples = soxr.resample(samples, own, rate)
     row = {
         "id": utterance.id,
-        "audio": {"bytes": encode_flac(samples), "path": f"{utterance.id}.flac"},
-        "text": utterance.text,
+        "audio": {"bytes": encode_flac(samples, rate), "path": f"{utterance.id}.flac"},
+        "text": text,
         "language": "en",
         "speaker": utterance.speaker,
-        "duration": len(samples) / SAMPLING_RATE,
+        "duration": len(samples) / rate,
     }
     if answer is not None:
+        question = {"type": "text", "text": utterance.text} if utterance.answered else {"type": "audio", "text": None}
         row["messages"] = [
             {"role": "system", "content": [{"type": "text", "text": SYSTEM_PROMPT}]},
-            {"role": "user", "content": [{"type": "audio", "text": None}]},
+            {"role": "user", "content": [question]},
             {"role": "assistant", "content": [{"type": "text", "text": answer["answer"]}]},
         ]
         row["answers"] = list(utterance.answers)
@@ -155,11 +167,11 @@ def make_shard(
         for utterance in shard.rows:
             try:
                 answer = None
-                if shard.task == "qa":
+                if shard.task == "qa" or utterance.answered:
                     answer = (answers or {}).get(utterance.text)
                     if answer is None:
                         raise VoiceError(f"There is no answer of the LLM to {utterance.text!r}.")
-                rows.append(_make_row_or_again(utterance, voices, answer))
+                rows.append(_make_row_or_again(utterance, voices, answer, rate_of(shard.task)))
                 seconds[utterance.speaker] = seconds.get(utterance.speaker, 0.0) + rows[-1]["duration"]
             except VoiceMissingError:
                 raise
@@ -193,14 +205,14 @@ def make_shard(
     return report
 
 
-def _make_row_or_again(utterance: Utterance, voices: Voices, answer: dict | None) -> dict[str, Any]:
+def _make_row_or_again(utterance: Utterance, voices: Voices, answer: dict | None, rate: int) -> dict[str, Any]:
     """A second try: a program may have run out of time because the machine was paused or overloaded."""
     try:
-        return make_row(utterance, voices, answer)
+        return make_row(utterance, voices, answer, rate)
     except VoiceMissingError:
         raise
     except VoiceError:
-        return make_row(utterance, voices, answer)
+        return make_row(utterance, voices, answer, rate)
 
 
 def write_json(file: Path, content: Any) -> None:
@@ -269,12 +281,14 @@ def summary_table(summary: dict[str, Any]) -> str:
 
 __all__ = [
     "SAMPLING_RATE",
+    "SPEECH_RATE",
     "ShardError",
     "check_space",
     "encode_flac",
     "features",
     "make_row",
     "make_shard",
+    "rate_of",
     "report_file",
     "shard_file",
     "shard_state",
