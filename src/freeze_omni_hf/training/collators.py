@@ -25,24 +25,24 @@ def pad_rows(rows: list[list[int]], value: int) -> Tensor:
     return torch.tensor([row + [value] * (longest - len(row)) for row in rows])
 
 
-@dataclass
-class AudioCollator:
-    """Features of a batch of rows. A row that cannot be read is left out of its batch and noted in ``report``.
+class SoundCollator:
+    """Reads and augments the sound of a batch of rows.
 
-    Args:
-        processor: The model's processor.
-        augment: Changes samples in training (`Augmentation`); None leaves them alone.
-        max_seconds: Longer audio is left out.
-        seed, epoch: What is drawn for a row depends on them and on the row's id alone, so a resumed run draws what a
-            straight one would have, whatever was fetched ahead. `StageTrainer` sets both.
+    A row that cannot be read is left out of its batch and noted in ``report``. What is drawn for a row depends on
+    ``seed``, ``epoch`` and the row's id alone, so a resumed run draws what a straight one would have, whatever was
+    fetched ahead; `StageTrainer` sets both.
     """
 
-    processor: Any
-    augment: Augment | None = None
-    max_seconds: float | None = 30.0
-    seed: int = 0
-    epoch: int = 0
-    report: RowReport = field(default_factory=RowReport)
+    augment: Augment | None
+    max_seconds: float | None
+    seed: int
+    epoch: int
+    report: RowReport
+
+    @property
+    def sampling_rate(self) -> int:
+        """Samples per second of what the model takes."""
+        raise NotImplementedError
 
     def read(self, rows: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], list[np.ndarray]]:
         """The rows that can be read, and their samples.
@@ -50,8 +50,7 @@ class AudioCollator:
         Raises:
             DataError: none of the batch can be read.
         """
-        rate = self.processor.feature_extractor.sampling_rate
-        decoded = [(row, decode_row(row, self.report, rate, self.max_seconds)) for row in rows]
+        decoded = [(row, decode_row(row, self.report, self.sampling_rate, self.max_seconds)) for row in rows]
         kept = [(row, wave) for row, wave in decoded if wave is not None]
         if not kept:
             raise DataError(f"No row of a whole batch can be read.\n{self.report}")
@@ -66,6 +65,29 @@ class AudioCollator:
     def generator(self, row: dict[str, Any], purpose: str) -> np.random.Generator:
         """Random numbers of one row in this epoch."""
         return row_generator(self.seed, self.epoch, zlib.crc32(f"{purpose}/{row.get('id')}".encode()))
+
+
+@dataclass
+class AudioCollator(SoundCollator):
+    """Features of a batch of rows.
+
+    Args:
+        processor: The model's processor.
+        augment: Changes samples in training (`Augmentation`); None leaves them alone.
+        max_seconds: Longer audio is left out.
+        seed, epoch, report: See `SoundCollator`.
+    """
+
+    processor: Any
+    augment: Augment | None = None
+    max_seconds: float | None = 30.0
+    seed: int = 0
+    epoch: int = 0
+    report: RowReport = field(default_factory=RowReport)
+
+    @property
+    def sampling_rate(self) -> int:
+        return self.processor.feature_extractor.sampling_rate
 
     def features(self, waves: list[np.ndarray]) -> dict[str, Tensor]:
         """Padded features of samples: the extractor's, up to rounding.
@@ -173,6 +195,52 @@ class ConversationCollator(AudioCollator):
         }
 
 
+@dataclass
+class CodecCollator(SoundCollator):
+    """Samples at the codec's rate, in whole tokens, and the letters of what is said (output 1).
+
+    Args:
+        codec: The codec's configuration.
+        augment: Changes samples in training; None leaves them alone.
+        max_seconds: Longer audio is left out.
+        crop_seconds: A longer row gives a piece of this length from anywhere in it, without letters; None: all of it.
+        seed, epoch, report: See `SoundCollator`.
+    """
+
+    codec: Any
+    augment: Augment | None = None
+    max_seconds: float | None = 30.0
+    crop_seconds: float | None = None
+    seed: int = 0
+    epoch: int = 0
+    report: RowReport = field(default_factory=RowReport)
+
+    @property
+    def sampling_rate(self) -> int:
+        return self.codec.sampling_rate
+
+    def __call__(self, rows: list[dict[str, Any]]) -> dict[str, Tensor]:
+        rows, waves = self.read(rows)
+        letters = [character_ids(row.get("text") or "") for row in rows]
+        if self.crop_seconds is not None:
+            size = int(self.crop_seconds * self.sampling_rate)
+            for place, (row, wave) in enumerate(zip(rows, waves, strict=True)):
+                if len(wave) > size:
+                    start = int(self.generator(row, "crop").integers(len(wave) - size + 1))
+                    waves[place], letters[place] = wave[start : start + size], []
+        token = self.codec.samples_per_token
+        lengths = [max(len(wave) // token, 1) * token for wave in waves]
+        values, mask = torch.zeros(len(waves), max(lengths)), torch.zeros(len(waves), max(lengths), dtype=torch.long)
+        for place, (wave, length) in enumerate(zip(waves, lengths, strict=True)):
+            values[place, : min(len(wave), length)] = torch.from_numpy(wave[:length])
+            mask[place, :length] = 1
+        return {
+            "input_values": values,
+            "padding_mask": mask,
+            "labels": pad_rows([row or [-100] for row in letters], -100),
+        }
+
+
 def _text_of(message: dict[str, Any]) -> str:
     content = message["content"]
     return content if isinstance(content, str) else "".join(part["text"] or "" for part in content)
@@ -182,4 +250,4 @@ def _stack(values: Any) -> Tensor:
     return torch.as_tensor(np.stack([np.asarray(value) for value in values]))
 
 
-__all__ = ["AudioCollator", "ConversationCollator", "TranscriptCollator", "pad_rows"]
+__all__ = ["AudioCollator", "CodecCollator", "ConversationCollator", "SoundCollator", "TranscriptCollator", "pad_rows"]

@@ -54,7 +54,7 @@ def stage_card(name: str, model: Any, settings: list[Any], history: list[dict[st
 
     Args:
         name: Of the stage.
-        model: The model; its configuration names the LLM.
+        model: The model, whose configuration names the LLM, or a codec.
         settings: Dataclasses or `TrainingArguments` of the run.
         history: Trainer's log history.
         skipped: What the collator reports of rows that were left out.
@@ -65,12 +65,17 @@ def stage_card(name: str, model: Any, settings: list[Any], history: list[dict[st
         chosen.update(
             {key: value for key, value in values.items() if value not in (None, [], {}, "") and key != "output_dir"}
         )
-    llm = model.config.llm_name_or_path
+    llm = getattr(model.config, "llm_name_or_path", None)
+    about = (
+        "A codec: sound to speech tokens and back."
+        if llm is None
+        else f"Speech parts for [{llm}](https://huggingface.co/{llm}), whose weights are not in this folder and were "
+        "not changed (checked bit by bit after training)."
+    )
     lines = [
         f"# {name}",
         "",
-        f"Speech parts for [{llm}](https://huggingface.co/{llm}), whose weights are not in this folder and were not "
-        "changed (checked bit by bit after training).",
+        about,
         "",
         "| figure | value |",
         "|---|---|",

@@ -77,6 +77,13 @@ class StageTrainer(Trainer):
         self.data_collator.seed = self.args.seed
         self.add_callback(_Epochs(self.data_collator))
 
+    def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
+        # What a model says of its last step: the parts of its loss.
+        figures = getattr(self.accelerator.unwrap_model(self.model), "figures", None)
+        if "loss" in logs and figures is not None:
+            logs.update(figures())
+        super().log(logs, *args, **kwargs)
+
     def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader:
         collator, self.data_collator = self.data_collator, self.eval_collator
         try:
@@ -176,7 +183,7 @@ def freeze_lowest_layers(encoder: nn.Module, count: int) -> None:
 def run_stage(
     name: str,
     trainer: StageTrainer,
-    model: FreezeOmniForConditionalGeneration,
+    model: Any,
     processor: Any,
     settings: list[Any],
     push_to_hub: bool = False,
@@ -187,7 +194,7 @@ def run_stage(
         name: Of the stage, for its model card.
         trainer: Ready to train.
         model: Its speech parts are saved, so that the next stage and ``from_pretrained`` read the folder.
-        processor: Saved beside them.
+        processor: Saved beside them; None where there is none.
         settings: Dataclasses of the run, for the model card.
         push_to_hub: Upload the folder to ``trainer.args.hub_model_id`` (or a repository of the folder's name).
     """
@@ -204,7 +211,8 @@ def run_stage(
     print(report)
     folder, history = Path(arguments.output_dir), trainer.state.log_history
     model.save_pretrained(folder)
-    processor.save_pretrained(folder)
+    if processor is not None:
+        processor.save_pretrained(folder)
     if losses(history):
         plot_losses(history, folder / "loss.png")
     (folder / "README.md").write_text(stage_card(name, model, [*settings, arguments], history, report), "utf-8")

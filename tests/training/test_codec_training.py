@@ -1,0 +1,170 @@
+# Copyright 2026 The freeze-omni-hf team. Licensed under the Apache License, Version 2.0.
+"""Output stage 1: distances and critics, a codebook that stays in use, and the stage as a script."""
+
+import json
+import runpy
+import sys
+
+import numpy as np
+import pytest
+import tones
+import torch
+import yaml
+from sine_recipe import ROOT
+
+from freeze_omni_hf.configuration import FreezeOmniCodecConfig
+from freeze_omni_hf.models import FreezeOmniCodec
+from freeze_omni_hf.training.codec import CodecLosses, FreezeOmniForCodec, codebook_figures
+from freeze_omni_hf.training.collators import CodecCollator
+from freeze_omni_hf.training.spectral import MelDistance, SpectrumCritics, critic_loss, generator_losses
+
+
+SIZES = {
+    "encoder_type": "stft",
+    "generator_type": "istft",
+    "num_global_tokens": 0,
+    "codebook_size": 16,
+    "latent_size": 16,
+    "stft_hidden_size": 16,
+    "stft_frame_layers": 1,
+    "stft_token_layers": 1,
+    "istft_hidden_size": 32,
+    "istft_token_layers": 1,
+    "istft_frame_layers": 1,
+}
+
+
+def waves(rows: int = 2, seconds: float = 0.5) -> torch.Tensor:
+    return 0.1 * torch.randn(rows, int(24000 * seconds), generator=torch.Generator().manual_seed(1))
+
+
+def codec() -> FreezeOmniCodec:
+    torch.manual_seed(0)
+    return FreezeOmniCodec(FreezeOmniCodecConfig(**SIZES))
+
+
+def test_mel_distance():
+    distance, wave = MelDistance(24000), waves()
+    assert float(distance(wave, wave)) == 0.0
+    # Twice as loud is log 2 away where it is not silent.
+    assert float(distance(2 * wave, wave)) == pytest.approx(np.log(2), rel=0.02)
+    # What stands behind the end of a row does not matter, but for windows that reach over it.
+    lengths = torch.tensor([12000, 6000])
+    changed = wave.clone()
+    changed[1, 8000:] = 0.5
+    assert float(distance(changed, wave, lengths)) == 0.0
+    assert float(distance(changed, wave)) > 0.1
+
+
+def test_one_backward_pass_trains_both_sides_apart():
+    """Generator losses leave the critics alone, and the critics' loss leaves the generator alone."""
+    critics, wanted = SpectrumCritics(4), waves()
+    made = waves(seconds=0.5).mul(0.3).requires_grad_()
+    real, opinions = critics(wanted), critics.opinions(made)
+    adversarial, matching = generator_losses(real, opinions)
+    (adversarial + matching).backward(retain_graph=True)
+    assert made.grad.abs().sum() > 0
+    assert all(parameter.grad is None for parameter in critics.parameters())
+    before = made.grad.clone()
+    critic_loss(real, critics(made.detach())).backward()
+    assert torch.equal(made.grad, before)
+    # The last biases are drawn up by one side as much as down by the other.
+    assert all(weight.grad.abs().sum() > 0 for name, weight in critics.named_parameters() if not name.endswith("bias"))
+    # The opinion is the critics' own.
+    for (score, _), (opinion, _) in zip(critics(made), critics.opinions(made), strict=True):
+        assert torch.equal(score, opinion)
+
+
+def test_critics_learn_to_tell_and_are_told_by_hinge():
+    score = torch.tensor([[2.0, -3.0]])
+    assert float(critic_loss([(score, [])], [(score, [])])) == pytest.approx((0 + 4) / 2 + (3 + 0) / 2)
+    seen = [torch.tensor([1.0, 3.0])]
+    adversarial, matching = generator_losses([(score, seen)], [(score, [torch.tensor([2.0, 3.0])])])
+    assert float(adversarial) == pytest.approx(2.0) and float(matching) == pytest.approx(0.25)
+
+
+def test_the_codebook_is_filled_and_dead_codes_are_revived():
+    stage = FreezeOmniForCodec(codec(), CodecLosses(phonetic=0.0, critic_start=2, revive_every=3)).train()
+    assert stage.phonetic_head is None
+    start = stage.codec.quantizer.codebooks[0].weight.clone()
+    stage(waves())
+    filled = stage.codec.quantizer.codebooks[0].weight.clone()
+    assert not torch.equal(filled, start) and int(stage.steps) == 1
+    stage.uses[:] = 1.0
+    stage.uses[[3, 7]] = 0.0
+    stage(waves())
+    assert torch.equal(stage.codec.quantizer.codebooks[0].weight, filled)
+    stage(waves())
+    stage.uses[[3, 7]] = 0.0
+    stage(waves())
+    changed = (stage.codec.quantizer.codebooks[0].weight != filled).any(dim=1).nonzero().flatten().tolist()
+    assert changed == [3, 7] and stage.uses[3] > 0
+    assert set(stage.figures()) == {"mel", "quantizer", "adversarial", "matching", "critic", "codes_used"}
+    assert codebook_figures(torch.tensor([0, 0, 1, 1, -1]), 4) == {
+        "codes_used": 0.5, "perplexity": pytest.approx(2.0)
+    }  # fmt: skip
+
+
+def test_rows_do_not_depend_on_padding():
+    stage = FreezeOmniForCodec(codec(), CodecLosses(adversarial=0.0, matching=0.0)).eval()
+    wave = waves(1)
+    labels = torch.tensor([[3, 4, 5]])
+    alone = stage(wave, torch.ones(1, 12000, dtype=torch.long), labels)
+    padded = torch.nn.functional.pad(wave, (0, 6000))
+    mask = torch.nn.functional.pad(torch.ones(1, 12000, dtype=torch.long), (0, 6000))
+    longer = stage(padded, mask, labels)
+    assert longer.audio_codes[0, :20].tolist() == alone.audio_codes[0].tolist()
+    assert longer.audio_codes[0, 20:].unique().tolist() == [-1]
+    for name in ("quantizer_loss", "phonetic_loss"):
+        torch.testing.assert_close(longer[name], alone[name], rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(longer.mel_loss, alone.mel_loss, rtol=0.02, atol=0)
+    with pytest.raises(ValueError, match="one codebook"):
+        FreezeOmniForCodec(FreezeOmniCodec(FreezeOmniCodecConfig(**SIZES, num_residual_layers=2)))
+
+
+def test_collator_gives_whole_tokens_and_letters():
+    config = FreezeOmniCodecConfig(**SIZES)
+    rows = [tones.row(0), tones.row(2)]  # one (3 letters of 160 ms at 16 kHz), three
+    batch = CodecCollator(config)(rows)
+    assert batch["padding_mask"].sum(dim=1).tolist() == [11400, 19200]
+    assert batch["labels"].tolist() == [[17, 16, 7, -100, -100], [22, 10, 20, 7, 7]]
+    assert not batch["input_values"][0, 11520:].any()
+    cropped = CodecCollator(config, crop_seconds=0.5)(rows)
+    assert cropped["padding_mask"].sum(dim=1).tolist() == [11400, 12000]
+    assert cropped["labels"].tolist() == [[17, 16, 7], [-100, -100, -100]]
+
+
+def test_stage_learns(tmp_path, monkeypatch):
+    tones.write_data(tmp_path / "data")
+    settings = {
+        "codec_config": SIZES,
+        "losses": {"critic_start": 20, "critic_channels": 4, "critic_samples": 4800},
+        "train": [{"path": str(tmp_path / "data"), "task": "tts"}],
+        "test": {"dev": {"path": str(tmp_path / "data"), "task": "tts", "limit": 5}},
+        "output_dir": str(tmp_path / "out"),
+        "learning_rate": 3e-3,
+        "max_steps": 40,
+        "per_device_train_batch_size": 5,
+        "logging_steps": 5,
+        "save_steps": 20,
+        "eval_strategy": "steps",
+        "eval_steps": 20,
+        "remove_unused_columns": False,
+        "label_names": ["labels"],
+        "report_to": "none",
+        "use_cpu": True,
+        "dataloader_pin_memory": False,
+        "disable_tqdm": True,
+    }
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(settings))
+    monkeypatch.setattr(sys, "argv", ["output1_codec.py", "--config", str(tmp_path / "recipe.yaml")])
+    runpy.run_path(str(ROOT / "training" / "output1_codec.py"), run_name="__main__")
+    history = json.loads((tmp_path / "out" / "checkpoint-40" / "trainer_state.json").read_text())["log_history"]
+    mel = [entry["mel"] for entry in history if "mel" in entry]
+    assert mel[-1] < 0.75 * mel[0], mel
+    assert "critic" in history[-2] or any("critic" in entry for entry in history)
+    assert any(0 < entry.get("eval_dev_codes_used", 0) <= 1 for entry in history)
+    loaded = FreezeOmniCodec.from_pretrained(tmp_path / "out")
+    codes = loaded.encode(waves(1)).audio_codes
+    assert loaded.decode(codes).audio_values.shape == (1, 12000)
+    assert "A codec" in (tmp_path / "out" / "README.md").read_text()
