@@ -17,16 +17,22 @@ from freeze_omni_hf.training.augmentation import Augmentation
 from freeze_omni_hf.training.data import DataSpec
 from freeze_omni_hf.training.new_model import ModelArguments
 from freeze_omni_hf.training.stages import PARTS
+from freeze_omni_hf.training.through_decoder import SpeakingArguments, VoiceArguments
 from freeze_omni_hf.training.through_llm import ConversationArguments
 
 
 TRAINING = Path(__file__).parents[2] / "training"
-RECIPES = sorted(TRAINING.glob("recipes/*/*.yaml"))
+RECIPES = sorted(TRAINING.glob("recipes/*/*put?.yaml"))
 
 
-def stage_arguments(recipe: Path) -> type:
+def stage_arguments(recipe: Path) -> list[type]:
+    """What the recipe's script parses."""
     (script,) = TRAINING.glob(f"{recipe.stem}_*.py")
-    return runpy.run_path(str(script)).get("StageArguments", ConversationArguments)
+    if recipe.stem in ("output2", "output3"):
+        return [SpeakingArguments, VoiceArguments]
+    stage = runpy.run_path(str(script)).get("StageArguments", ConversationArguments)
+    # The codec knows nothing of the rest of the model.
+    return [stage] if recipe.stem == "output1" else [stage, ModelArguments]
 
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: f"{path.parent.name}-{path.stem}")
@@ -36,14 +42,12 @@ def test_recipe_is_understood(recipe, monkeypatch, tmp_path):
     content.pop("ddp_backend", None)
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(content))
     monkeypatch.setattr(sys, "argv", ["script", "--config", str(tmp_path / "recipe.yaml")])
-    # The codec knows nothing of the rest of the model.
-    model_arguments = [] if recipe.stem == "output1" else [ModelArguments]
-    parser = TrlParser((stage_arguments(recipe), *model_arguments, TrainingArguments))
+    parser = TrlParser((*stage_arguments(recipe), TrainingArguments))
     stage, *model, arguments = parser.parse_args_and_config(fail_with_unknown_args=True)
     for spec in (*stage.train, *stage.test.values()):
         DataSpec.from_dict(spec)
     assert stage.train and all(part.llm or part.model for part in model)
-    Augmentation.from_dict(stage.augment)
+    Augmentation.from_dict(getattr(stage, "augment", None))
     assert set(getattr(stage, "parts", [])) <= set(PARTS)
     assert not arguments.remove_unused_columns
 

@@ -240,6 +240,7 @@ class FreezeOmniSpeechDecoder(PreTrainedModel):
         prefix_mask: Tensor | None = None,
         labels: Tensor | None = None,
         speech_positions: Tensor | None = None,
+        read_tokens: Tensor | None = None,
         return_dict: bool | None = None,
         **kwargs,
     ) -> FreezeOmniSpeechDecoderOutput | tuple:
@@ -253,6 +254,7 @@ class FreezeOmniSpeechDecoder(PreTrainedModel):
             labels: (B, N) speech tokens, -100 where padded.
             speech_positions: (B,) rotary position of the start-of-speech token; by default the number of text rows
                 of each row plus one.
+            read_tokens: (B, N) speech tokens that are read in the place of ``labels``, which stay what is predicted.
 
         Returns:
             Logits (B, N + 1, vocab): row n predicts token n, the one after the last token predicts the end.
@@ -267,7 +269,8 @@ class FreezeOmniSpeechDecoder(PreTrainedModel):
         lengths = (labels >= 0).sum(dim=1)
         steps = torch.arange(count + 1, device=labels.device)
         targets = F.pad(labels, (0, 1), value=-100).masked_fill(steps == lengths[:, None], config.eos_speech_token_id)
-        tokens = labels.masked_fill(labels < 0, config.pad_speech_token_id)
+        tokens = labels if read_tokens is None else read_tokens
+        tokens = tokens.masked_fill(labels < 0, config.pad_speech_token_id)
         speech = self.embedding(F.pad(tokens, (1, 0), value=config.bos_speech_token_id))
 
         start = self.embedding.weight[config.text_start_token_id].expand(batch, 1, -1)

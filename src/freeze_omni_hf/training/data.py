@@ -28,12 +28,14 @@ REQUIRED = {
     "tts": ("audio", "text"),
     "qa": ("audio", "messages"),
     "duplex": ("audio", "segments"),
+    "speech": ("speech_tokens", "text"),
 }
 OPTIONAL = {
     "asr": ("id", "language", "speaker", "duration", "speech_tokens"),
     "tts": ("id", "language", "speaker", "duration", "speech_tokens"),
     "qa": ("id", "text", "language", "speaker", "duration", "answers", "finished", "speech_tokens"),
     "duplex": ("id", "text", "language", "speaker", "duration"),
+    "speech": ("id", "messages", "language", "speaker", "duration", "finished"),
 }
 FILLED = {"language": "", "speaker": ""}
 """Optional columns that every data set has in the end, with what stands in them where nothing is known."""
@@ -55,7 +57,7 @@ class DataSpec:
     Attributes:
         path: Hub id; or a local folder (of Parquet files, of ``save_to_disk``, of audio with ``metadata.csv``, of a
             speech corpus) or file (Parquet, JSON lines, CSV). ``{cache}`` stands for this package's cache.
-        task: "asr", "tts", "qa" or "duplex": which columns are needed.
+        task: "asr", "tts", "qa", "duplex" or "speech" (tokens of a codec instead of sound): which columns are needed.
         name: Configuration of a Hub data set.
         split: Split of a Hub data set; in a local folder the first part of the files' names.
         columns: {our name: name in the data}; columns with our names need no entry.
@@ -294,7 +296,9 @@ def _with_contract(rows: "Dataset | IterableDataset", spec: DataSpec) -> "Datase
     if spec.limit is not None:
         rows = rows.take(spec.limit) if spec.streaming else rows.select(range(min(spec.limit, len(rows))))
     # Audio first: in a stream every later step would decode it.
-    rows = _keep_encoded(rows.select_columns(list(columns.values())), columns["audio"], spec.streaming)
+    rows = rows.select_columns(list(columns.values()))
+    if "audio" in columns:
+        rows = _keep_encoded(rows, columns["audio"], spec.streaming)
     rows = rows.rename_columns({source: name for name, source in columns.items() if source != name})
     for name in ("id", "text", "language", "speaker"):
         if name in columns and rows.features[name] != Value("string"):

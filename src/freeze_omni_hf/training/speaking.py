@@ -1,0 +1,242 @@
+# Copyright 2026 The freeze-omni-hf team. Licensed under the Apache License, Version 2.0.
+"""Training stages output 2 and 3: the speech decoder, from the LLM's embeddings of text, then from its hidden states.
+
+What the decoder reads in training is what it reads in ``generate``: the embeddings of a text's tokens, and for each
+token the hidden state that produced it.
+"""
+
+import inspect
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers.utils import ModelOutput
+
+from ..models import FreezeOmniForConditionalGeneration
+from ..models.freeze_omni import FreezeOmniPreTrainedModel
+from ..models.letters import CHARACTERS, character_ids
+from .collators import pad_rows
+from .data import RowReport
+
+
+@dataclass
+class SpeakingOutput(ModelOutput):
+    """Output of `FreezeOmniForSpeaking`.
+
+    Attributes:
+        loss: Weighted sum of the losses below.
+        token_loss: Cross-entropy of the speech tokens and the end.
+        letter_loss: CTC of the letters, read off the decoder's states, where it has a weight.
+        hits: (B, N + 1) 1 where the likeliest token is right, 0 where it is not, -100 where nothing is asked.
+    """
+
+    loss: Tensor | None = None
+    token_loss: Tensor | None = None
+    letter_loss: Tensor | None = None
+    hits: Tensor | None = None
+
+
+class FreezeOmniForSpeaking(FreezeOmniPreTrainedModel):
+    """The speech decoder under teacher forcing, around the frozen LLM.
+
+    Args:
+        model: With its LLM attached.
+        use_hidden_states: Also read the LLM's hidden states (output 3); without, only its embedding table is used.
+        letter_weight: Weight of a CTC loss on the letters of the text, read off the decoder's states behind each
+            speech token: to know which letter is being said, a state must have found its place in the text.
+        token_noise: Share of the speech tokens read that are replaced by others, so that a slip in generation is not
+            the end of the sentence.
+    """
+
+    accepts_loss_kwargs = False
+
+    def __init__(
+        self,
+        model: FreezeOmniForConditionalGeneration,
+        use_hidden_states: bool = False,
+        letter_weight: float = 0.0,
+        token_noise: float = 0.0,
+    ):
+        super().__init__(model.config)
+        self.model, self.use_hidden_states = model, use_hidden_states
+        self.letter_weight, self.token_noise = letter_weight, token_noise
+        width = model.speech_decoder.config.hidden_size
+        self.letter_head = nn.Linear(width, len(CHARACTERS) + 1) if letter_weight else None
+        self._keys_to_ignore_on_save = {f"model.{name}" for name in model._keys_to_ignore_on_save}
+        self.parts: dict[str, float] = {}
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        text_start: Tensor,
+        text_length: Tensor,
+        labels: Tensor,
+        letters: Tensor | None = None,
+        return_dict: bool | None = None,
+    ) -> SpeakingOutput | tuple:
+        """Losses of a padded batch.
+
+        Args:
+            input_ids: (B, S) the conversation up to the end of what is said, padded at its end.
+            attention_mask: (B, S).
+            text_start: (B,) position of the first token of what is said.
+            text_length: (B,) number of its tokens.
+            labels: (B, N) speech tokens, -100 where padded.
+            letters: (B, C) classes of the text's letters, -100 where padded.
+        """
+        decoder = self.model.speech_decoder
+        steps = torch.arange(int(text_length.max()), device=input_ids.device)
+        mask = steps < text_length[:, None]
+        places = (text_start[:, None] + steps).clamp(max=input_ids.shape[1] - 1)
+        with torch.no_grad():
+            embeds = self.model.get_input_embeddings()(input_ids)
+            hidden = None
+            if self.use_hidden_states:
+                hidden = self.model.run_language_model(embeds, attention_mask, logits_to_keep=1).hidden_states[-1]
+                # The state that produced a token stands one position before it.
+                hidden = _pick(hidden, (places - 1).clamp(min=0))
+            text = _pick(embeds, places)
+        output = decoder(
+            text,
+            mask,
+            hidden,
+            None if hidden is None else mask,
+            labels=labels,
+            read_tokens=self._with_slips(labels) if self.training and self.token_noise else None,
+            return_dict=True,
+        )
+        loss, letter_loss = output.loss, None
+        if self.letter_head is not None and letters is not None:
+            lengths, known = (labels >= 0).sum(dim=1), letters >= 0
+            scores = self.letter_head(output.last_hidden_state[:, :-1]).float().log_softmax(dim=-1)
+            letter_loss = F.ctc_loss(
+                scores.transpose(0, 1), letters.clamp(min=0), lengths, known.sum(dim=1), zero_infinity=True
+            )
+            loss = loss + self.letter_weight * letter_loss
+        hits = None
+        if not self.training:
+            end = (labels >= 0).sum(dim=1, keepdim=True)
+            wanted = F.pad(labels, (0, 1), value=-100).scatter(1, end, decoder.config.eos_speech_token_id)
+            hits = (output.logits.argmax(dim=-1) == wanted).long().masked_fill(wanted < 0, -100)
+        self.parts = {"token": float(output.loss.detach())}
+        if letter_loss is not None:
+            self.parts["letter"] = float(letter_loss.detach())
+        result = SpeakingOutput(loss, output.loss, letter_loss, hits)
+        return result.to_tuple() if return_dict is False else result
+
+    def _with_slips(self, labels: Tensor) -> Tensor:
+        slips = torch.rand(labels.shape, device=labels.device) < self.token_noise
+        others = torch.randint_like(labels, self.model.speech_decoder.config.codebook_size)
+        return torch.where(slips & (labels >= 0), others, labels)
+
+    def figures(self) -> dict[str, float]:
+        """Parts of the last loss."""
+        return self.parts
+
+
+def _pick(rows: Tensor, places: Tensor) -> Tensor:
+    return rows.gather(1, places.unsqueeze(-1).expand(-1, -1, rows.shape[-1]))
+
+
+@dataclass
+class SpeakingCollator:
+    """Texts, conversations and speech tokens as a padded batch.
+
+    Args:
+        processor: The model's processor.
+        conversation: Put the answer behind its conversation (output 3); else the text stands alone (output 2).
+        max_tokens: Rows with more speech tokens are left out.
+        seed, epoch, report: As in `SoundCollator`; nothing is drawn here.
+    """
+
+    processor: Any
+    conversation: bool = False
+    max_tokens: int = 800
+    seed: int = 0
+    epoch: int = 0
+    report: RowReport = field(default_factory=RowReport)
+
+    def __call__(self, rows: list[dict[str, Any]]) -> dict[str, Tensor]:
+        tokenizer = self.processor.tokenizer
+        kept = [row for row in rows if self._fits(row)]
+        texts = [tokenizer(row["text"], add_special_tokens=False)["input_ids"] for row in kept]
+        befores = [self._before(row) if self.conversation else [] for row in kept]
+        ids = [before + text for before, text in zip(befores, texts, strict=True)]
+        return {
+            "input_ids": pad_rows(ids, self.processor.pad_token_id),
+            "attention_mask": pad_rows([[1] * len(row) for row in ids], 0),
+            "text_start": torch.tensor([len(before) for before in befores]),
+            "text_length": torch.tensor([len(text) for text in texts]),
+            "labels": pad_rows([list(row["speech_tokens"]) for row in kept], -100),
+            "letters": pad_rows([character_ids(row["text"]) or [-100] for row in kept], -100),
+        }
+
+    def _fits(self, row: dict[str, Any]) -> bool:
+        count = len(row["speech_tokens"])
+        if 0 < count <= self.max_tokens and row["text"].strip():
+            self.report.use()
+            return True
+        self.report.skip(str(row.get("id")), f"{count} speech tokens (1 to {self.max_tokens} are used)")
+        return False
+
+    def _before(self, row: dict[str, Any]) -> list[int]:
+        """Ids of the conversation before the answer, its questions as text."""
+        turns = [
+            {"role": turn["role"], "content": "".join(part["text"] or "" for part in turn["content"])}
+            for turn in row["messages"]
+        ]
+        (ids,) = self.processor.apply_chat_template(
+            [turns[:-1]], tokenize=True, return_dict=True, add_generation_prompt=True, return_tensors=None
+        )["input_ids"]
+        return list(ids)
+
+
+def token_accuracy(prediction: Any) -> dict[str, float]:
+    """Share of speech tokens that are the likeliest one."""
+    hits = np.asarray(prediction.predictions)
+    return {"token_accuracy": float(hits[hits >= 0].mean())}
+
+
+@torch.no_grad()
+def encode_rows(codec: Any, pairs: list[tuple[dict[str, Any], np.ndarray]]) -> list[dict[str, Any]]:
+    """Rows with the codec's ``speech_tokens`` in the place of their ``audio``.
+
+    Args:
+        codec: A codec with one codebook, of this package or another that transformers loads.
+        pairs: Rows and their (samples,) at the codec's rate.
+
+    Raises:
+        ValueError: the codec has several codebooks.
+    """
+    if not pairs:
+        return []
+    longest = max(len(wave) for _, wave in pairs)
+    values, mask = torch.zeros(len(pairs), longest), torch.zeros(len(pairs), longest, dtype=torch.long)
+    for place, (_, wave) in enumerate(pairs):
+        values[place, : len(wave)], mask[place, : len(wave)] = torch.from_numpy(wave), 1
+    masks = {"padding_mask": mask.to(codec.device)}
+    if "padding_mask" not in inspect.signature(codec.encode).parameters:
+        masks = {}
+    output = codec.encode(values[:, None].to(codec.device, codec.dtype), **masks)
+    codes = output.audio_codes
+    if codes.dim() == 3:
+        # (B, codebooks, N) or (B, N, codebooks), with one codebook.
+        books = [axis for axis in (1, 2) if codes.shape[axis] == 1]
+        if not books:
+            raise ValueError(f"The codec gives {tuple(codes.shape)} codes: the speech decoder says one codebook.")
+        codes = codes.squeeze(books[0])
+    lengths = getattr(output, "code_lengths", None)
+    if lengths is None:
+        per_token = longest / codes.shape[1]
+        lengths = torch.tensor([max(int(len(wave) / per_token), 1) for _, wave in pairs])
+    return [
+        {**{name: value for name, value in row.items() if name != "audio"}, "speech_tokens": tokens[:length].tolist()}
+        for (row, _), tokens, length in zip(pairs, codes.cpu(), lengths.tolist(), strict=True)
+    ]
+
+
+__all__ = ["FreezeOmniForSpeaking", "SpeakingCollator", "SpeakingOutput", "encode_rows", "token_accuracy"]

@@ -1,0 +1,120 @@
+# Copyright 2026 The freeze-omni-hf team. Licensed under the Apache License, Version 2.0.
+"""What output stages 2 and 3 share: giving a model a voice, and training what of the speech decoder is named."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from transformers import TrainingArguments
+
+from ..configuration import FreezeOmniSpeechDecoderConfig
+from ..models import FreezeOmniCodec, FreezeOmniForConditionalGeneration, FreezeOmniSpeechDecoder
+from .data import load_rows
+from .new_model import ModelArguments, load_or_build
+from .speaking import FreezeOmniForSpeaking, SpeakingCollator, token_accuracy
+from .stages import FrozenParts, StageTrainer, in_cache, own_the_push, run_stage, train_only
+
+
+@dataclass
+class VoiceArguments(ModelArguments):
+    """Which model speaks, and with which voice."""
+
+    codec: str | None = field(default=None, metadata={"help": "Codec of a model without a voice: folder or Hub id."})
+    decoder: dict | None = field(default=None, metadata={"help": "Sizes of a new speech decoder."})
+
+
+@dataclass
+class SpeakingArguments:
+    """What an output stage reads and trains."""
+
+    train: list[dict] = field(default_factory=list, metadata={"help": "Specs of the training rows (load_rows)."})
+    test: dict = field(default_factory=dict, metadata={"help": "Names and specs of the evaluation sets."})
+    parts: list[str] = field(
+        default_factory=list,
+        metadata={"help": "Parts of the speech decoder that are trained: by default all, in output 3 the paper's."},
+    )
+    letter_weight: float = field(default=0.0, metadata={"help": "Weight of the loss on the letters being said."})
+    token_noise: float = field(default=0.0, metadata={"help": "Share of speech tokens read that are others."})
+    max_tokens: int = field(default=400, metadata={"help": "Rows with more speech tokens are left out."})
+
+
+def give_voice(model: FreezeOmniForConditionalGeneration, processor: Any, arguments: VoiceArguments) -> None:
+    """Puts a codec and a new speech decoder on a model that has none.
+
+    Raises:
+        ValueError: the model has no voice and no codec is named.
+    """
+    if model.speech_decoder is None and arguments.codec is None:
+        raise ValueError("The model has no voice yet: name its codec with --codec.")
+    if arguments.codec is None:
+        return
+    codec = FreezeOmniCodec.from_pretrained(in_cache(arguments.codec), dtype=torch.float32)
+    codec.requires_grad_(False)
+    model.codec, model.config.codec_config = codec, codec.config
+    settings = {
+        "llm_hidden_size": model.config.get_text_config().hidden_size,
+        "codebook_size": codec.config.codebook_size,
+        **(arguments.decoder or {}),
+    }
+    model.config.speech_decoder_config = FreezeOmniSpeechDecoderConfig(**settings)
+    torch.manual_seed(arguments.model_seed)
+    model.speech_decoder = FreezeOmniSpeechDecoder._from_config(model.config.speech_decoder_config)
+    model.generation_config.codec_overlap = codec.context_tokens
+    processor.output_sampling_rate = codec.config.sampling_rate
+
+
+def train_decoder(
+    name: str,
+    stage: SpeakingArguments,
+    voice: VoiceArguments,
+    arguments: TrainingArguments,
+    conversation: bool,
+) -> None:
+    """Runs output stage 2 or 3 and saves the model into the output folder.
+
+    Args:
+        name: Of the stage.
+        stage: Data and parts.
+        voice: The checkpoint to go on from, or what a new model is made of.
+        arguments: Trainer's own settings.
+        conversation: Read the LLM's hidden states of an answer in its conversation (output 3).
+
+    Raises:
+        ValueError: a part that the speech decoder does not have.
+    """
+    push = own_the_push(arguments)
+    arguments.output_dir = in_cache(arguments.output_dir)
+    model, processor = load_or_build(voice)
+    give_voice(model, processor, voice)
+    decoder = model.speech_decoder
+    train_only(model, ["speech_decoder"])
+    if conversation and not stage.parts:
+        stage.parts = [part for part in ("prefix_proj", "prefix_layers", "pre_layers") if hasattr(decoder, part)]
+    unknown = [part for part in stage.parts if getattr(decoder, part, None) is None]
+    if unknown:
+        names = ", ".join(child for child, _ in decoder.named_children())
+        raise ValueError(f"The speech decoder has no {', '.join(unknown)}; its parts are {names}.")
+    frozen = {"the LLM": model.language_model, "the codec": model.codec}
+    for part, module in decoder.named_children():
+        if stage.parts and part not in stage.parts:
+            module.requires_grad_(False)
+            frozen[f"the decoder's {part}"] = module
+    if not conversation:
+        for module in (decoder.prefix_layers, getattr(decoder, "prefix_proj", None)):
+            if module is not None:
+                module.requires_grad_(False)  # nothing comes in by them yet
+    trainer = StageTrainer(
+        model=FreezeOmniForSpeaking(model, conversation, stage.letter_weight, stage.token_noise),
+        args=arguments,
+        train_dataset=load_rows(stage.train),
+        eval_dataset={name: load_rows(spec) for name, spec in stage.test.items()} or None,
+        data_collator=SpeakingCollator(processor, conversation, stage.max_tokens),
+        eval_collator=SpeakingCollator(processor, conversation, stage.max_tokens),
+        compute_metrics=token_accuracy,
+        preprocess_logits_for_metrics=lambda outputs, labels: outputs[-1],
+        callbacks=[FrozenParts(frozen)],
+    )
+    run_stage(name, trainer, model, processor, [stage, voice], push)
+
+
+__all__ = ["SpeakingArguments", "VoiceArguments", "give_voice", "train_decoder"]
