@@ -66,6 +66,22 @@ def build_parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--dtype", choices=("auto", *DTYPES), default="auto", help="numbers to compute with")
     evaluate.set_defaults(run=_job("freeze_omni_hf.evaluation.run"))
 
+    judge = commands.add_parser("judge", parents=[common], help="measure how well a voice can be understood")
+    judge.add_argument("checkpoint", nargs="?", help="folder or Hub id (default: the embedded checkpoint)")
+    judge.add_argument("--codec", help="judge this codec alone")
+    judge.add_argument("--llm", help="folder or Hub id of the frozen LLM (default: the one that the model names)")
+    judge.add_argument("--data", help="folder of test sentences and answers (default: of training/prepare_data.py)")
+    judge.add_argument(
+        "--judges", nargs="+", choices=("whisper-base", "pocketsphinx"), default=["whisper-base"],
+        help="recognisers (default: whisper-base)",
+    )  # fmt: skip
+    judge.add_argument(
+        "--top-k", nargs="+", type=_positive, default=[2], help="speech tokens to choose from (default: 2)"
+    )
+    judge.add_argument("--limit", type=_positive, default=120, help="first rows only (default: %(default)s)")
+    judge.add_argument("-o", "--output", help="folder for speaking.json, speaking.jsonl, speaking.md and speaking.png")
+    judge.set_defaults(run=_job("freeze_omni_hf.evaluation.speaking"))
+
     env = commands.add_parser("env", parents=[common], help="show versions and devices, and name what is broken")
     env.add_argument("--fix", action="store_true", help="remove torchaudio's native libraries where they cannot load")
     env.set_defaults(run=_show_environment)
