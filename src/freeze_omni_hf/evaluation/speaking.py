@@ -216,14 +216,16 @@ def run(args: Namespace) -> int:
     spec = {"path": data, "split": "test", "task": "tts", "limit": args.limit}
     report, results = RowReport(), []
     pairs = list(
-        decoded_rows(load_rows({**spec, "files": "test-sentences-*.parquet"}), report, codec.config.sampling_rate)
+        decoded_rows(
+            load_rows({**spec, "files": "test-sentences-*.parquet"}), report, sampling_rate=codec.config.sampling_rate
+        )
     )
     with tqdm(total=len(pairs), desc="codec", unit="row") as bar:
         waves, texts = [wave for _, wave in pairs], [row["text"] for row, _ in pairs]
         results += judge_codec(codec, waves, texts, judges, bar.update)
     if model is not None:
         rows = load_rows({**spec, "task": "qa", "files": "test-answers-*.parquet"})
-        questions = [row["messages"][-2]["content"][0]["text"] for row in rows]
+        questions = [row["messages"][-2]["content"][0]["text"] or row["text"] for row in rows]
         for top_k in args.top_k:
             with tqdm(total=len(questions), desc=f"answers, top-k {top_k}", unit="row") as bar:
                 name, choice = f"answers, top-k {top_k}", {"speech_top_k": top_k, "speech_do_sample": top_k > 1}
