@@ -21,7 +21,7 @@ class SpeechToSpeechPipeline(Pipeline):
     - a chat: a list of messages whose contents hold ``{"type": "audio", ...}`` and ``{"type": "text", ...}``.
 
     Each result is ``{"audio": float32 array, "sampling_rate": int, "text": str}``; with ``generation_mode="text"``
-    ``audio`` is None.
+    ``audio`` is None. A model that listens by search (``hearing_beams``) adds ``"heard"``, what the last audio said.
 
     Example:
 
@@ -130,17 +130,21 @@ class SpeechToSpeechPipeline(Pipeline):
         kwargs["return_dict_in_generate"] = True
         output = self.model.generate(**model_inputs, **kwargs)
         new = output.sequences[:, model_inputs["input_ids"].shape[1] :]
-        return {"new": new, "audio": output.audio}
+        return {"new": new, "audio": output.audio, "heard": output.heard}
 
     def postprocess(self, model_outputs: dict[str, Any]) -> list[dict]:
         """One result a row."""
         texts = self.processor.batch_decode(model_outputs["new"], skip_special_tokens=True)
         audio = model_outputs["audio"] or [None] * len(texts)
         rate = self.processor.output_sampling_rate
-        return [
+        results = [
             {"audio": None if sound is None else sound.float().numpy(), "sampling_rate": rate, "text": text}
             for sound, text in zip(audio, texts, strict=True)
         ]
+        for result, heard in zip(results, model_outputs["heard"] or (), strict=False):
+            if heard:
+                result["heard"] = self.processor.tokenizer.decode(heard[-1].token_ids).strip()
+        return results
 
     def save_pretrained(self, save_directory: str | os.PathLike, **kwargs) -> None:
         """Save model and processor, so that ``pipeline`` loads the folder again."""
