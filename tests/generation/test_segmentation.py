@@ -1,14 +1,22 @@
 # Copyright 2026 The freeze-omni-hf team. Licensed under the Apache License, Version 2.0.
 """Where an answer is cut into pieces, and how a piece is cleaned."""
 
+import sys
+
 import pytest
 import tiny
 import torch
 from golden_data import facts, tensors
 
-from freeze_omni_hf.generation import FreezeOmniGenerationConfig, Segmenter, clean_released, segment_token_ids
+from freeze_omni_hf.generation import (
+    FreezeOmniGenerationConfig,
+    Segmenter,
+    clean_released,
+    segment_token_ids,
+    segmentation,
+)
 from freeze_omni_hf.generation.sampling import ExclusiveTopPLogitsWarper, penalise_recent
-from freeze_omni_hf.generation.segmentation import IncrementalText
+from freeze_omni_hf.generation.segmentation import CLEANERS, IncrementalText
 
 
 TOKENIZER = tiny.tokenizer()
@@ -94,3 +102,35 @@ def test_penalties():
     assert standard.tolist() == [[1.0, -4.0, 4.0]]
     assert penalise_recent(logits, history, -1, 2.0, "released") is logits
     assert penalise_recent(logits, history, 1, 2.0, "standard").tolist() == [[1.0, -2.0, 4.0]]
+
+
+@pytest.mark.parametrize(
+    ("written", "spoken"),
+    [
+        ("The capital of France is Paris.", "The capital of France is Paris."),
+        (" and it has 50 states", " and it has fifty states"),
+        ("It was 1945.", "It was nineteen forty five."),
+        ("It costs $12.50 & weighs 5 kg.", "It costs twelve point five dollars and weighs five kilograms."),
+        ("**Paris** is `nice`.", "Paris is nice."),
+        ("snake_case", "snake case"),
+        ("See [the docs](https://example.com/x).", "See the docs."),
+        ("Dr. Smith went home.", "doctor Smith went home."),
+    ],
+)
+def test_what_is_read_out(written, spoken):
+    pytest.importorskip("wetext")
+    assert CLEANERS["spoken"](written) == spoken
+
+
+def test_reading_out_without_its_library_names_the_cure(monkeypatch):
+    """An answer is not lost for it."""
+    monkeypatch.setitem(sys.modules, "wetext", None)
+    segmentation._spoken_forms.cache_clear()
+    warnings = []
+    monkeypatch.setattr(segmentation.logger, "warning", warnings.append)
+    assert CLEANERS["spoken"]("No numbers here.") == "No numbers here." and not warnings
+    assert CLEANERS["spoken"]("7 numbers *here*.") == "7 numbers here."
+    assert CLEANERS["spoken"]("8 of them.") == "8 of them."
+    (warning,) = warnings
+    assert "freeze-omni-hf[speak]" in warning
+    segmentation._spoken_forms.cache_clear()

@@ -73,6 +73,17 @@ def test_training_reads_what_generation_reads(model, processor):
     torch.testing.assert_close(plain.loss, expected.loss, rtol=1e-4, atol=1e-5)
 
 
+def test_texts_are_read_out_as_generation_reads_them(model, processor):
+    """Words instead of digits for the decoder, the LLM's own tokens for its hidden states."""
+    row = {"id": "a", "text": "I have 7.", "messages": conversation("Hi", "I have 7."), "speech_tokens": [1, 2]}
+    batch = SpeakingCollator(processor, conversation=True, cleaner="spoken")([row])
+    assert processor.tokenizer.decode(batch["text_ids"][0]) == "I have seven."
+    start, length = int(batch["answer_start"]), int(batch["answer_length"])
+    assert processor.tokenizer.decode(batch["input_ids"][0, start : start + length]) == "I have 7."
+    assert batch["letters"].shape[1] == len("i have seven")
+    assert FreezeOmniForSpeaking(model, use_hidden_states=True).eval()(**batch).loss > 0
+
+
 def test_slips_change_what_is_read_and_not_what_is_asked(model, processor):
     row = {"id": "a", "text": "abc", "speech_tokens": list(range(20))}
     batch = SpeakingCollator(processor)([row])

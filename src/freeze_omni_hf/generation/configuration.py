@@ -60,7 +60,8 @@ class FreezeOmniGenerationConfig(GenerationConfig):
             ``tokenizer``.
         segment_soft_after_tokens: Tokens after which ``"short_first"`` also ends later pieces at a comma.
         segment_text_cleaner: ``"released"`` cleans the text of a piece and tokenises it again, as the released model
-            was used; it runs where a ``tokenizer`` is handed to ``generate``. None reads the generated ids.
+            was used; ``"spoken"`` makes words of numbers, units, abbreviations and addresses (English, needs wetext).
+            Both run where a ``tokenizer`` is handed to ``generate``. None reads the generated ids.
         segment_border_token_ids: Ids whose text ends a sentence.
         segment_soft_border_token_ids: Ids whose text ends a clause.
         segment_dot_token_ids: Ids that end in a full stop: no border behind a digit.
@@ -112,7 +113,7 @@ def check_speech_settings(settings: GenerationConfig) -> None:
     choices = {
         "top_p_rule": ("inclusive", "exclusive"),
         "segment_policy": ("sentence", "short_first"),
-        "segment_text_cleaner": (None, "released"),
+        "segment_text_cleaner": (None, "released", "spoken"),
         "speech_penalty_rule": ("standard", "released"),
     }
     for name, allowed in choices.items():

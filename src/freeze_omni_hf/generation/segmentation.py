@@ -3,8 +3,13 @@
 
 import re
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
+from transformers.utils import logging
+
+
+logger = logging.get_logger(__name__)
 
 BORDERS = tuple("。：？！.?!\n")
 SOFT_BORDERS = (*BORDERS, ",", "，", ":", ";", "；", "、")
@@ -24,7 +29,35 @@ def clean_released(text: str) -> str:
     return text
 
 
-CLEANERS = {"released": clean_released}
+@cache
+def _spoken_forms() -> Any:
+    try:
+        from wetext import Normalizer
+    except ImportError:
+        logger.warning(
+            "Numbers, units and abbreviations are read out as they are written: segment_text_cleaner='spoken' needs "
+            "wetext (pip install freeze-omni-hf[speak])."
+        )
+        return None
+    return Normalizer(lang="en", operator="tn")
+
+
+def clean_spoken(text: str) -> str:
+    """English text as it is read out: numbers, dates, amounts, units, abbreviations and addresses as words (wetext).
+
+    Marks of Markdown are left out. Space at the start stays, so that a piece from inside a sentence remains one.
+    """
+    text = re.sub(r"!?\[([^\]]*)\]\([^)]*\)", r"\1", text)  # the text of a link, without its address
+    text = re.sub(r"[*_`#~|]+", " " if re.search(r"\w[*_`#~|]+\w", text) else "", text)
+    start = text[: len(text) - len(text.lstrip())]
+    text = " ".join(text.split())
+    if re.search(r"[^\w\s.,;:!?'’\"()-]|\d|[A-Z]\.|\b(?:Dr|Mr|Mrs|Ms|St|vs|etc)\.", text):
+        forms = _spoken_forms()
+        text = text if forms is None else forms.normalize(text)
+    return start[:1] + text
+
+
+CLEANERS = {"released": clean_released, "spoken": clean_spoken}
 
 
 def segment_token_ids(tokenizer: Any) -> dict[str, list[int]]:

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers.utils import ModelOutput
 
+from ..generation.segmentation import CLEANERS
 from ..models import FreezeOmniForConditionalGeneration
 from ..models.freeze_omni import FreezeOmniPreTrainedModel
 from ..models.letters import CHARACTERS, character_ids
@@ -70,41 +71,46 @@ class FreezeOmniForSpeaking(FreezeOmniPreTrainedModel):
 
     def forward(
         self,
-        input_ids: Tensor,
-        attention_mask: Tensor,
-        text_start: Tensor,
-        text_length: Tensor,
+        text_ids: Tensor,
+        text_mask: Tensor,
         labels: Tensor,
         letters: Tensor | None = None,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        answer_start: Tensor | None = None,
+        answer_length: Tensor | None = None,
         return_dict: bool | None = None,
     ) -> SpeakingOutput | tuple:
         """Losses of a padded batch.
 
         Args:
-            input_ids: (B, S) the conversation up to the end of what is said, padded at its end.
-            attention_mask: (B, S).
-            text_start: (B,) position of the first token of what is said.
-            text_length: (B,) number of its tokens.
+            text_ids: (B, T) tokens of what is said, as it is read out.
+            text_mask: (B, T).
             labels: (B, N) speech tokens, -100 where padded.
             letters: (B, C) classes of the text's letters, -100 where padded.
+            input_ids: (B, S) the conversation up to the end of the answer, padded at its end; with
+                ``use_hidden_states``.
+            attention_mask: (B, S).
+            answer_start: (B,) position of the answer's first token.
+            answer_length: (B,) number of its tokens.
         """
-        decoder = self.model.speech_decoder
-        steps = torch.arange(int(text_length.max()), device=input_ids.device)
-        mask = steps < text_length[:, None]
-        places = (text_start[:, None] + steps).clamp(max=input_ids.shape[1] - 1)
+        decoder, table = self.model.speech_decoder, self.model.get_input_embeddings()
+        hidden = hidden_mask = None
         with torch.no_grad():
-            embeds = self.model.get_input_embeddings()(input_ids)
-            hidden = None
+            text = table(text_ids)
             if self.use_hidden_states:
-                hidden = self.model.run_language_model(embeds, attention_mask, logits_to_keep=1).hidden_states[-1]
+                states = self.model.run_language_model(table(input_ids), attention_mask, logits_to_keep=1)
+                steps = torch.arange(int(answer_length.max()), device=input_ids.device)
+                hidden_mask = steps < answer_length[:, None]
                 # The state that produced a token stands one position before it.
-                hidden = _pick(hidden, (places - 1).clamp(min=0))
-            text = _pick(embeds, places)
+                places = (answer_start[:, None] - 1 + steps).clamp(max=input_ids.shape[1] - 1)
+                hidden = states.hidden_states[-1]
+                hidden = hidden.gather(1, places.unsqueeze(-1).expand(-1, -1, hidden.shape[-1]))
         output = decoder(
             text,
-            mask,
+            text_mask,
             hidden,
-            None if hidden is None else mask,
+            hidden_mask,
             labels=labels,
             read_tokens=self._with_slips(labels) if self.training and self.token_noise else None,
             return_dict=True,
@@ -138,42 +144,48 @@ class FreezeOmniForSpeaking(FreezeOmniPreTrainedModel):
         return self.parts
 
 
-def _pick(rows: Tensor, places: Tensor) -> Tensor:
-    return rows.gather(1, places.unsqueeze(-1).expand(-1, -1, rows.shape[-1]))
-
-
 @dataclass
 class SpeakingCollator:
     """Texts, conversations and speech tokens as a padded batch.
 
     Args:
         processor: The model's processor.
-        conversation: Put the answer behind its conversation (output 3); else the text stands alone (output 2).
+        conversation: Also give the conversation of an answer, for its hidden states (output 3).
+        cleaner: How texts are made ready to be read out, as ``segment_text_cleaner`` of the generation settings.
         max_tokens: Rows with more speech tokens are left out.
         seed, epoch, report: As in `SoundCollator`; nothing is drawn here.
     """
 
     processor: Any
     conversation: bool = False
+    cleaner: str | None = None
     max_tokens: int = 800
     seed: int = 0
     epoch: int = 0
     report: RowReport = field(default_factory=RowReport)
 
     def __call__(self, rows: list[dict[str, Any]]) -> dict[str, Tensor]:
-        tokenizer = self.processor.tokenizer
         kept = [row for row in rows if self._fits(row)]
-        texts = [tokenizer(row["text"], add_special_tokens=False)["input_ids"] for row in kept]
-        befores = [self._before(row) if self.conversation else [] for row in kept]
-        ids = [before + text for before, text in zip(befores, texts, strict=True)]
-        return {
-            "input_ids": pad_rows(ids, self.processor.pad_token_id),
-            "attention_mask": pad_rows([[1] * len(row) for row in ids], 0),
-            "text_start": torch.tensor([len(before) for before in befores]),
-            "text_length": torch.tensor([len(text) for text in texts]),
+        clean = CLEANERS[self.cleaner] if self.cleaner else str
+        spoken = [clean(row["text"]) for row in kept]
+        texts = [self._ids(text) for text in spoken]
+        batch = {
+            "text_ids": pad_rows(texts, self.processor.pad_token_id),
+            "text_mask": pad_rows([[1] * len(row) for row in texts], 0),
             "labels": pad_rows([list(row["speech_tokens"]) for row in kept], -100),
-            "letters": pad_rows([character_ids(row["text"]) or [-100] for row in kept], -100),
+            "letters": pad_rows([character_ids(text) or [-100] for text in spoken], -100),
         }
+        if self.conversation:
+            befores, answers = [self._before(row) for row in kept], [self._ids(row["text"]) for row in kept]
+            ids = [before + answer for before, answer in zip(befores, answers, strict=True)]
+            batch["input_ids"] = pad_rows(ids, self.processor.pad_token_id)
+            batch["attention_mask"] = pad_rows([[1] * len(row) for row in ids], 0)
+            batch["answer_start"] = torch.tensor([len(before) for before in befores])
+            batch["answer_length"] = torch.tensor([len(answer) for answer in answers])
+        return batch
+
+    def _ids(self, text: str) -> list[int]:
+        return self.processor.tokenizer(text, add_special_tokens=False)["input_ids"]
 
     def _fits(self, row: dict[str, Any]) -> bool:
         count = len(row["speech_tokens"])

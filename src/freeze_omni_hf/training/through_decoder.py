@@ -21,6 +21,10 @@ class VoiceArguments(ModelArguments):
 
     codec: str | None = field(default=None, metadata={"help": "Codec of a model without a voice: folder or Hub id."})
     decoder: dict | None = field(default=None, metadata={"help": "Sizes of a new speech decoder."})
+    cleaner: str | None = field(
+        default="spoken",
+        metadata={"help": "How a new voice's texts are cleaned (None: not at all)."},
+    )
 
 
 @dataclass
@@ -60,6 +64,7 @@ def give_voice(model: FreezeOmniForConditionalGeneration, processor: Any, argume
     torch.manual_seed(arguments.model_seed)
     model.speech_decoder = FreezeOmniSpeechDecoder._from_config(model.config.speech_decoder_config)
     model.generation_config.codec_overlap = codec.context_tokens
+    model.generation_config.segment_text_cleaner = arguments.cleaner
     processor.output_sampling_rate = codec.config.sampling_rate
 
 
@@ -103,13 +108,14 @@ def train_decoder(
         for module in (decoder.prefix_layers, getattr(decoder, "prefix_proj", None)):
             if module is not None:
                 module.requires_grad_(False)  # nothing comes in by them yet
+    cleaner = model.generation_config.segment_text_cleaner
     trainer = StageTrainer(
         model=FreezeOmniForSpeaking(model, conversation, stage.letter_weight, stage.token_noise),
         args=arguments,
         train_dataset=load_rows(stage.train),
         eval_dataset={name: load_rows(spec) for name, spec in stage.test.items()} or None,
-        data_collator=SpeakingCollator(processor, conversation, stage.max_tokens),
-        eval_collator=SpeakingCollator(processor, conversation, stage.max_tokens),
+        data_collator=SpeakingCollator(processor, conversation, cleaner, stage.max_tokens),
+        eval_collator=SpeakingCollator(processor, conversation, cleaner, stage.max_tokens),
         compute_metrics=token_accuracy,
         preprocess_logits_for_metrics=lambda outputs, labels: outputs[-1],
         callbacks=[FrozenParts(frozen)],
