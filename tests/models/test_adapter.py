@@ -192,6 +192,26 @@ def test_mixtures_are_of_the_named_tokens_alone():
     torch.testing.assert_close(adapter.mix_tokens(vectors, table), table[5].expand(2, 4, -1))
 
 
+def test_vectors_that_do_not_matter_cost_nothing_and_change_nothing():
+    torch.manual_seed(0)
+    adapter = FreezeOmniAdapter(
+        FreezeOmniAdapterConfig(input_size=6, output_size=10, token_mixture=True, spelling_size=16)
+    )
+    adapter.set_tokens(torch.tensor([3, 7, 21]), ["a", "b", "ab"])
+    table, vectors, spelling = torch.randn(30, 10), torch.randn(2, 4, 10, requires_grad=True), torch.randn(2, 4, 16)
+    where = torch.tensor([[True, False, True, False], [False, False, False, True]])
+    mixed, heard = adapter.hear_tokens(vectors, table, spelling, where)
+    whole, tokens = adapter.hear_tokens(vectors, table, spelling)
+    torch.testing.assert_close(mixed, whole * where.unsqueeze(-1))
+    assert torch.equal(heard, tokens * where)
+    mixed.sum().backward()
+    assert (vectors.grad.abs().sum(dim=-1) > 0).tolist() == where.tolist()
+    ids, log_probs = adapter.likely_tokens(vectors, table, spelling, 2, where)
+    assert ids.shape == (2, 4, 2) and torch.equal(ids[..., 0], heard)
+    assert (log_probs[where] < 0).all() and not log_probs[~where].any()
+    assert not adapter.hear_tokens(vectors, table, spelling, torch.zeros_like(where))[0].any()
+
+
 def test_spellings_are_alike_where_letters_are():
     texts = [" Belgium", " Belgian", " India", "belgium", " BELGIUM!", "?"]
     vectors = spelling_vectors(texts, 128)

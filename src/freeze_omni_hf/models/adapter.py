@@ -2,7 +2,7 @@
 """Adapter from encoder frames to the LLM's embedding space, and the state head (Freeze-Omni, sections 3.1 and 3.4)."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -173,24 +173,46 @@ class FreezeOmniAdapter(PreTrainedModel):
         """
         return self.hear_tokens(vectors, table, spelling)[0]
 
-    def hear_tokens(self, vectors: Tensor, table: Tensor, spelling: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """`mix_tokens`, and (B, L) the LLM token that is likeliest in each vector."""
-        logits, rows = self._all_logits(vectors, table, spelling)
-        return logits.softmax(dim=-1).to(rows.dtype) @ rows, self.token_ids[logits.argmax(dim=-1)]
+    def hear_tokens(
+        self, vectors: Tensor, table: Tensor, spelling: Tensor | None = None, where: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """`mix_tokens`, and (B, L) the LLM token that is likeliest in each vector.
+
+        Args:
+            where: (B, L) boolean, vectors that matter; the others give zeros. The tokens are many, so this saves time.
+        """
+        logits, rows, back = self._logits_where(vectors, table, spelling, where)
+        mixed = logits.softmax(dim=-1).to(rows.dtype) @ rows
+        return back(mixed), back(self.token_ids[logits.argmax(dim=-1)])
 
     def likely_tokens(
-        self, vectors: Tensor, table: Tensor, spelling: Tensor | None, count: int
+        self, vectors: Tensor, table: Tensor, spelling: Tensor | None, count: int, where: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        """(B, L, count) likeliest LLM tokens of each vector, and their log-probabilities if one is heard at all."""
-        logits, _ = self._all_logits(vectors, table, spelling)
-        best = logits.log_softmax(dim=-1).topk(min(count, logits.shape[-1]), dim=-1)
-        return self.token_ids[best.indices], best.values
+        """(B, L, count) likeliest LLM tokens of each vector, and their log-probabilities if one is heard at all.
 
-    def _all_logits(self, vectors: Tensor, table: Tensor, spelling: Tensor | None) -> tuple[Tensor, Tensor]:
+        Args:
+            where: (B, L) boolean, vectors that matter; the others give zeros.
+        """
+        logits, _, back = self._logits_where(vectors, table, spelling, where)
+        best = logits.log_softmax(dim=-1).topk(min(count, logits.shape[-1]), dim=-1)
+        return back(self.token_ids[best.indices]), back(best.values)
+
+    def _logits_where(
+        self, vectors: Tensor, table: Tensor, spelling: Tensor | None, where: Tensor | None
+    ) -> tuple[Tensor, Tensor, Callable[[Tensor], Tensor]]:
+        """Logits of the vectors that matter, (1, n, tokens); rows of the table; and how to put results in place."""
         if not len(self.token_ids):
             raise ValueError("This adapter mixes token embeddings, but no tokens are set: call adapter.set_tokens.")
         rows, directions, spelled = self.token_rows(table)
-        return self.token_logits(vectors, spelling, directions, spelled), rows
+        if where is None or bool(where.all()):
+            return self.token_logits(vectors, spelling, directions, spelled), rows, lambda result: result
+
+        def back(result: Tensor) -> Tensor:
+            whole = result.new_zeros(*where.shape, *result.shape[2:])
+            return whole.index_put((where,), result[0])
+
+        spelling = None if spelling is None else spelling[where][None]
+        return self.token_logits(vectors[where][None], spelling, directions, spelled), rows, back
 
     @torch.no_grad()
     def token_rows(self, table: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:

@@ -5,7 +5,6 @@ import inspect
 import os
 from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -13,7 +12,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, GenerationMixin, PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
-from transformers.utils import ModelOutput
 
 from ..configuration import FreezeOmniConfig
 from ..generation.configuration import FreezeOmniGenerationConfig
@@ -25,9 +23,13 @@ from .cache import AudioCache
 from .checkpoint import load_config, refuse_incomplete, write_remote_code_stub
 from .codec import FreezeOmniCodec
 from .losses import causal_loss, distillation_loss, supervised_positions
+from .outputs import FreezeOmniAudioOutput, FreezeOmniOutput
 from .speech_decoder import FreezeOmniSpeechDecoder
 from .speech_encoder import FreezeOmniSpeechEncoder
 
+
+# Log-odds of a token below which a search does not ask which one it might be.
+MAYBE_HEARD = -4.0
 
 # Set while a checkpoint without LLM weights is loaded, so that no randomly initialised LLM is built.
 _WITHOUT_LLM: ContextVar[bool] = ContextVar("freeze_omni_without_llm", default=False)
@@ -41,64 +43,6 @@ def without_language_model():
         yield
     finally:
         _WITHOUT_LLM.reset(token)
-
-
-@dataclass
-class FreezeOmniOutput(ModelOutput):
-    """Output of `FreezeOmniForConditionalGeneration.forward`.
-
-    Attributes:
-        loss: Weighted sum of the losses below.
-        lm_loss: Cross-entropy of ``labels``.
-        state_loss: Cross-entropy of ``state_labels``.
-        distillation_loss: Divergence from the text-mode LLM.
-        logits: (B, S, vocab_size) text logits; in training with ``labels`` only the supervised positions.
-        state_logits: (B, S, num_states) logits of the state head.
-        last_hidden_state: (B, S, hidden_size) final-norm hidden states of the LLM.
-        cache: The LLM's cache, also called ``past_key_values``.
-    """
-
-    loss: Tensor | None = None
-    lm_loss: Tensor | None = None
-    state_loss: Tensor | None = None
-    distillation_loss: Tensor | None = None
-    logits: Tensor | None = None
-    state_logits: Tensor | None = None
-    last_hidden_state: Tensor | None = None
-    cache: Any = None
-
-    @property
-    def past_key_values(self) -> Any:
-        """The name of the cache before transformers 5.24."""
-        return self.cache
-
-
-@dataclass
-class FreezeOmniAudioOutput(ModelOutput):
-    """Audio as the LLM reads it.
-
-    Attributes:
-        embeds: (B, L, hidden_size) vectors, 12.5 a second.
-        attention_mask: (B, L) boolean, True on real vectors.
-        read_mask: (B, L) boolean, True on the real vectors that the LLM reads: all without a gate, else those in which
-            a text token is heard. The LLM's attention mask is 0 where it does not read.
-        gate_logits: (B, L) logits of the gate, where there is one.
-        token_ids: (B, L) LLM token that is likeliest in each vector, where the adapter mixes tokens.
-        likely_ids: (B, L, K) the K likeliest, with ``candidates=K``; there are no embeds then.
-        likely_log_probs: (B, L, K) their log-probabilities if a token is heard.
-        letter_logits: (B, T, 29) letter in each encoder frame, where the adapter says so.
-        cache: The stream's cache.
-    """
-
-    embeds: Tensor | None = None
-    attention_mask: Tensor | None = None
-    read_mask: Tensor | None = None
-    gate_logits: Tensor | None = None
-    token_ids: Tensor | None = None
-    likely_ids: Tensor | None = None
-    likely_log_probs: Tensor | None = None
-    letter_logits: Tensor | None = None
-    cache: AudioCache | None = None
 
 
 class FreezeOmniPreTrainedModel(PreTrainedModel):
@@ -319,6 +263,8 @@ class FreezeOmniForConditionalGeneration(FreezeOmniPreTrainedModel, FreezeOmniGe
     ) -> FreezeOmniAudioOutput:
         """Log-mel frames to LLM-space vectors, for whole utterances or the next chunks of streams.
 
+        With a token mixture, vectors that are not read are zeros.
+
         Args:
             input_features: (B, T, num_mel_bins).
             feature_attention_mask: (B, T), 1 on real frames.
@@ -354,22 +300,31 @@ class FreezeOmniForConditionalGeneration(FreezeOmniPreTrainedModel, FreezeOmniGe
         )
         if candidates:
             table = self._require_llm().get_input_embeddings().weight
+            maybe = adapted.attention_mask
+            if adapted.gate_logits is not None:
+                maybe = maybe & (adapted.gate_logits > MAYBE_HEARD)
             output.likely_ids, output.likely_log_probs = self.adapter.likely_tokens(
-                adapted.last_hidden_state, table, adapted.spelling, candidates
+                adapted.last_hidden_state, table, adapted.spelling, candidates, maybe
             )
         else:
-            output.embeds, output.token_ids = self.as_embeddings(adapted.last_hidden_state, adapted.spelling)
+            output.embeds, output.token_ids = self.as_embeddings(adapted.last_hidden_state, adapted.spelling, read)
         return output
 
-    def as_embeddings(self, vectors: Tensor, spelling: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+    def as_embeddings(
+        self, vectors: Tensor, spelling: Tensor | None = None, read: Tensor | None = None
+    ) -> tuple[Tensor, Tensor | None]:
         """Adapter vectors (B, L, hidden_size) as the LLM reads them: as they are, or as mixtures of its embeddings.
+
+        Args:
+            vectors, spelling: Of the adapter.
+            read: (B, L) boolean, the vectors that are read; mixtures are made for them alone, and others are zeros.
 
         Returns:
             (B, L, hidden_size), and (B, L) the likeliest token of each mixture or None.
         """
         if not self.config.adapter_config.token_mixture:
             return vectors, None
-        return self.adapter.hear_tokens(vectors, self._require_llm().get_input_embeddings().weight, spelling)
+        return self.adapter.hear_tokens(vectors, self._require_llm().get_input_embeddings().weight, spelling, read)
 
     @property
     def vectors_per_chunk(self) -> int:

@@ -32,6 +32,7 @@ class ModelArguments:
     adapter: dict | None = field(default=None, metadata={"help": "Settings of a new adapter."})
     prompt_length: int = field(default=25, metadata={"help": "Prompt embeddings of a new model."})
     trailing_silence: float = field(default=0.0, metadata={"help": "Seconds of silence behind every utterance."})
+    hearing_beams: int = field(default=1, metadata={"help": "Hypotheses with which a new model hears by search."})
     voice: bool = field(default=True, metadata={"help": "Whether a new model has a speech decoder and a codec."})
     system_prompt: str | None = field(default=SYSTEM_PROMPT, metadata={"help": "System prompt of a new model."})
     model_seed: int = field(default=0, metadata={"help": "Seed of new weights."})
@@ -99,6 +100,7 @@ def load_or_build(arguments: ModelArguments) -> tuple[FreezeOmniForConditionalGe
     model.attach_language_model(llm)
     model.generation_config = FreezeOmniGenerationConfig(
         max_new_tokens=64,
+        hearing_beams=arguments.hearing_beams,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=processor.pad_token_id,
         segment_policy="short_first",
