@@ -36,6 +36,7 @@ from freeze_omni_hf import (
     FreezeOmniCodec,
     FreezeOmniForConditionalGeneration,
     FreezeOmniProcessor,
+    SpokenTurn,
     embedded_checkpoint,
 )
 from freeze_omni_hf.embedded import is_untrained
@@ -156,7 +157,8 @@ def measure_chunks(
             encoded.last_hidden_state, encoded.attention_mask, cache=adapter_cache, use_cache=True, return_dict=True
         )
         adapter_cache = adapted.cache
-        vectors, _ = model.as_embeddings(adapted.last_hidden_state, adapted.spelling)
+        read_mask = None if adapted.gate_logits is None else adapted.gate_logits > 0
+        vectors, _ = model.as_embeddings(adapted.last_hidden_state, adapted.spelling, read_mask)
         laps.append(clock.lap())
         output = read(model, vectors.to(before), conversation)
         conversation = cache_of(output)
@@ -173,6 +175,34 @@ def measure_chunks(
     figures["chunk_total"] = Figure("chunk: total", "ms", total, target=60.0)
     figures["chunk_share"] = Figure(f"chunk: share of {budget:.0f} ms", "%", [100 * value / budget for value in total])
     return figures, conversation
+
+
+def measure_listening(
+    model: FreezeOmniForConditionalGeneration, processor: FreezeOmniProcessor, question: Tensor, repeats: int
+) -> Figures:
+    """A question heard by search, chunk by chunk as a microphone gives it, and what is left to do at its end."""
+    if model.generation_config.hearing_beams < 2:
+        return {}
+    length, clock = processor.feature_extractor.chunk_length, Clock(model.device)
+    chunks, shares, ends = [], [], []
+
+    def listen() -> None:
+        turn, laps = SpokenTurn(model, processor), []
+        clock.lap()
+        for piece in question.split(length):
+            turn.push(piece)
+            laps.append(1000 * clock.lap())
+        turn.finish()
+        ends.append(1000 * clock.lap())
+        chunks.extend(laps)
+        shares.append(100 * sum(laps) * processor.feature_extractor.sampling_rate / 1000 / len(question))
+
+    repeat(listen, min(repeats, 5), "listening")
+    return {
+        "listen_chunk": Figure("search: chunk of the question", "ms", chunks),
+        "listen_share": Figure("search: share of real time", "%", shares),
+        "listen_end": Figure("search: end of the question", "ms", ends),
+    }
 
 
 def measure_answer(
@@ -401,6 +431,7 @@ def main(arguments: list[str] | None = None) -> None:
     question = torch.from_numpy(load_audio(args.wav, sampling_rate=extractor.sampling_rate))
     before, after = prompt_embeddings(model, processor)
     figures, conversation = measure_chunks(model, processor, question, before, CHUNKS_PER_REPEAT * args.repeats)
+    figures |= measure_listening(model, processor, question, args.repeats)
     figures |= measure_answer(model, processor, conversation, after, args.repeats)
     figures |= measure_speech_decoder(model, args.repeats)
     figures |= measure_codec(model, args.repeats)
