@@ -208,6 +208,8 @@ def create_app(engine: Engine, model: str = "", llm: str = "", streaming: bool |
                 turn.note = texts.STOPPED
             elif not turn.text:
                 turn.note = texts.NO_TEXT
+            if done:
+                turn.heard = done.heard
             sound = joined(sounds)
             if len(sound):
                 turn.sound = save_sound(as_wav(sound, rate), chat.GRADIO_CACHE)
@@ -343,6 +345,8 @@ def as_chat(turns: list[Turn]) -> list[dict[str, Any]]:
     messages: list[dict[str, Any]] = []
     for turn in turns:
         messages.append({"role": "user", "content": {"path": turn.question}})
+        if turn.heard:
+            messages.append({"role": "user", "content": texts.HEARD.format(words=turn.heard)})
         messages += [{"role": "assistant", "content": words} for words in (turn.text, turn.note) if words]
         if turn.sound:
             messages.append({"role": "assistant", "content": {"path": turn.sound}})

@@ -88,12 +88,21 @@ class Settings:
 
 @dataclass
 class Turn:
-    """A question and its answer: paths of the sounds, the answer's text, and a note that the model does not read."""
+    """A question and its answer.
+
+    Attributes:
+        question: Path of its sound.
+        text: Of the answer.
+        sound: Path of the answer's sound.
+        note: What the model does not read.
+        heard: The words of the question, where the model names them; later turns read them in the place of the sound.
+    """
 
     question: str
     text: str = ""
     sound: str | None = None
     note: str = ""
+    heard: str = ""
 
 
 @dataclass
@@ -106,12 +115,13 @@ class Progress:
 
 @dataclass
 class Answer:
-    """A finished answer, with the seconds of each part."""
+    """A finished answer, with the seconds of each part and what was heard."""
 
     text: str
     sound: np.ndarray
     sampling_rate: int
     timings: dict[str, float] = field(default_factory=dict)
+    heard: str = ""
 
 
 @dataclass
@@ -261,7 +271,9 @@ class Engine:
         finally:
             stop.set()
             thread.join()  # the next question must not share the model with this one
-        yield Answer(text.strip(), joined(sounds), sound_rate(loaded), {"features": features, **output.timings})
+        heard = tokenizer.decode(output.heard[0][-1].token_ids).strip() if output.heard else ""
+        timings = {"features": features, **output.timings}
+        yield Answer(text.strip(), joined(sounds), sound_rate(loaded), timings, heard)
 
 
 class Line:
@@ -340,7 +352,7 @@ def as_messages(turns: list[Turn], question: str, system_prompt: str = "") -> li
     if system_prompt.strip():
         messages.append({"role": "system", "content": system_prompt.strip()})
     for turn in turns:
-        messages.append(_question(turn.question))
+        messages.append({"role": "user", "content": turn.heard} if turn.heard else _question(turn.question))
         messages.append({"role": "assistant", "content": turn.text})
     return [*messages, _question(question)]
 

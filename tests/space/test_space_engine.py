@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+import torch
+from app import as_chat
 from engine import MAX_TURNS, Answer, Engine, Line, Progress, Settings, SpaceError, Turn, as_messages, read_question
 
 
@@ -78,6 +80,19 @@ def test_messages_of_a_conversation():
         {"role": "user", "content": [{"type": "audio", "path": "d.wav"}]},
     ]
     assert as_messages([], "d.wav", "  ")[0]["role"] == "user"
+    # What was heard is not listened to again.
+    assert as_messages([Turn("a.wav", "One.", heard="Which?")], "b.wav")[0] == {"role": "user", "content": "Which?"}
+
+
+def test_what_was_heard_is_shown(engine, question, save_tiny, tmp_path):
+    folder = save_tiny(tmp_path, adapter={"gate": True, "token_mixture": True, "letters": True, "num_tokens": 94})
+    loaded = engine.load(str(folder))
+    loaded.model.adapter.set_tokens(torch.arange(32, 126), [chr(index) for index in range(32, 126)])
+    loaded.model.adapter.gate.bias.data.fill_(0.5)
+    assert ask(engine, loaded, question)[-1].heard == ""
+    loaded.model.generation_config.hearing_beams = 2
+    heard = ask(engine, loaded, question)[-1].heard
+    assert heard and f"*Heard:* {heard}" in str(as_chat([Turn(question, "Yes.", heard=heard)]))
 
 
 def test_closing_the_answer_stops_the_model(engine, checkpoint, question):

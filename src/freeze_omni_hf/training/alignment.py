@@ -87,9 +87,9 @@ class FreezeOmniForAlignment(FreezeOmniPreTrainedModel):
             self.blank = nn.Parameter(F.normalize(table.float().mean(dim=0), dim=-1))
             self.blank_bias = nn.Parameter(torch.zeros(()))
         width = model.config.speech_encoder_config.hidden_size
-        self.own_character_head = None
+        self.character_head = None
         if character_weight and model.adapter.letter_head is None:
-            self.own_character_head = nn.Linear(width, len(CHARACTERS) + 1)
+            self.character_head = nn.Linear(width, len(CHARACTERS) + 1)
         # The norm of ordinary token embeddings: what the adapter's vectors are drawn to.
         self.embedding_norm = float(table[ids].float().norm(dim=-1).mean())
         self._keys_to_ignore_on_save = {f"model.{name}" for name in model._keys_to_ignore_on_save}
@@ -149,8 +149,8 @@ class FreezeOmniForAlignment(FreezeOmniPreTrainedModel):
                 loss = loss + self.snap_weight * (distance * heard).sum() / heard.sum().clamp(min=1)
             if self.character_weight and character_labels is not None:
                 scores = adapted.letter_logits
-                if self.own_character_head is not None:
-                    scores = self.own_character_head(encoded.last_hidden_state)
+                if self.character_head is not None:
+                    scores = self.character_head(encoded.last_hidden_state)
                 scores = scores.float().log_softmax(dim=-1)
                 known = character_labels >= 0
                 character_loss = _ctc(scores, character_labels.clamp(min=0), known, encoded.attention_mask)
