@@ -19,6 +19,7 @@ from .configuration import (
     FreezeOmniAdapterConfig,
     FreezeOmniCodecConfig,
     FreezeOmniConfig,
+    FreezeOmniOtherCodecConfig,
     FreezeOmniSpeechDecoderConfig,
     FreezeOmniSpeechEncoderConfig,
 )
@@ -36,6 +37,7 @@ from .models import (
     FreezeOmniAdapter,
     FreezeOmniCodec,
     FreezeOmniForConditionalGeneration,
+    FreezeOmniOtherCodec,
     FreezeOmniSpeechDecoder,
     FreezeOmniSpeechEncoder,
     FreezeOmniSpeechEncoderForCTC,
@@ -57,7 +59,8 @@ for _config, _model in (
     AutoConfig.register(_config.model_type, _config, exist_ok=True)
     AutoModel.register(_config, _model, exist_ok=True)
 AutoModelForMultimodalLM.register(FreezeOmniConfig, FreezeOmniForConditionalGeneration, exist_ok=True)
-transformers.AutoModelForAudioTokenization.register(FreezeOmniCodecConfig, FreezeOmniCodec, exist_ok=True)
+for _config, _model in ((FreezeOmniCodecConfig, FreezeOmniCodec), (FreezeOmniOtherCodecConfig, FreezeOmniOtherCodec)):
+    transformers.AutoModelForAudioTokenization.register(_config, _model, exist_ok=True)
 AutoFeatureExtractor.register(FreezeOmniConfig, FreezeOmniFeatureExtractor, exist_ok=True)
 AutoProcessor.register(FreezeOmniConfig, FreezeOmniProcessor, exist_ok=True)
 if "speech-to-speech" not in PIPELINE_REGISTRY.supported_tasks:
@@ -78,6 +81,8 @@ __all__ = [
     "FreezeOmniForConditionalGeneration",
     "FreezeOmniGenerateOutput",
     "FreezeOmniGenerationConfig",
+    "FreezeOmniOtherCodec",
+    "FreezeOmniOtherCodecConfig",
     "FreezeOmniProcessor",
     "FreezeOmniSpeechDecoder",
     "FreezeOmniSpeechDecoderConfig",

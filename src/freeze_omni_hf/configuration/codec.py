@@ -4,7 +4,8 @@
 import math
 from typing import ClassVar
 
-from transformers import PreTrainedConfig
+from transformers import AutoConfig, PreTrainedConfig
+from transformers.configuration_utils import SubConfigSpec
 
 
 ENCODER_TYPES = ("conv", "stft")
@@ -275,4 +276,40 @@ class FreezeOmniCodecConfig(PreTrainedConfig):
         return None
 
 
-__all__ = ["FreezeOmniCodecConfig"]
+class FreezeOmniOtherCodecConfig(PreTrainedConfig):
+    """A codec of another architecture in the place of ours: one codebook, loaded by `AutoModelForAudioTokenization`.
+
+    Args:
+        inner_config: Its own configuration.
+        sampling_rate: Samples per second.
+        codebook_size: Entries of its codebook.
+        samples_per_token: Samples of one speech token.
+        context_tokens: Tokens of context on each side of a window of a stream.
+    """
+
+    model_type: ClassVar[str] = "freeze_omni_other_codec"
+    base_config_key: ClassVar[str] = "codec_config"
+    sub_configs_defaults: ClassVar[dict] = {"inner_config": SubConfigSpec(AutoConfig, model_type="dac")}
+
+    inner_config: dict | PreTrainedConfig | None = None
+    sampling_rate: int = 24000
+    codebook_size: int = 1024
+    samples_per_token: int = 600
+    context_tokens: int = 10
+
+    # What our own codec says too.
+    num_codebooks = property(lambda self: 1)
+    num_global_tokens = property(lambda self: 0)
+
+    @property
+    def tokens_per_second(self) -> float:
+        """Speech tokens per second."""
+        return self.sampling_rate / self.samples_per_token
+
+
+# The whole model's configuration finds its codec's by these names.
+for _config in (FreezeOmniCodecConfig, FreezeOmniOtherCodecConfig):
+    AutoConfig.register(_config.model_type, _config, exist_ok=True)
+
+
+__all__ = ["FreezeOmniCodecConfig", "FreezeOmniOtherCodecConfig"]

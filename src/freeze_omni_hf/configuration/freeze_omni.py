@@ -21,7 +21,7 @@ class FreezeOmniConfig(PreTrainedConfig):
         adapter_config: Adapter into the LLM's embedding space.
         text_config: The frozen LLM: the configuration of any causal language model.
         speech_decoder_config: Speech decoder; None for a model that only hears.
-        codec_config: Codec; None together with the speech decoder.
+        codec_config: Codec, ours or another (`FreezeOmniOtherCodecConfig`); None together with the speech decoder.
         prompt_length: Learned prompt embeddings put before the audio of every user turn.
         num_tasks: Rows of the task embedding table (transcription and other tasks of training stage input 2).
         num_states: Classes of the state head; the last one is padding and never predicted. 0 leaves the head out.
@@ -44,7 +44,7 @@ class FreezeOmniConfig(PreTrainedConfig):
         "adapter_config": FreezeOmniAdapterConfig,
         "text_config": SubConfigSpec(AutoConfig, model_type="qwen2"),
         "speech_decoder_config": SubConfigSpec(FreezeOmniSpeechDecoderConfig, optional=True),
-        "codec_config": SubConfigSpec(FreezeOmniCodecConfig, optional=True),
+        "codec_config": SubConfigSpec(AutoConfig, model_type=FreezeOmniCodecConfig.model_type, optional=True),
     }
 
     speech_encoder_config: dict | PreTrainedConfig | None = None

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, GenerationMixin, PreTrainedModel
+from transformers import AutoModelForAudioTokenization, AutoModelForCausalLM, GenerationMixin, PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from ..configuration import FreezeOmniConfig
@@ -21,7 +21,6 @@ from ..language_model import cache_of, check_language_model, load_language_model
 from .adapter import FreezeOmniAdapter, StateHead
 from .cache import AudioCache
 from .checkpoint import load_config, refuse_incomplete, write_remote_code_stub
-from .codec import FreezeOmniCodec
 from .losses import causal_loss, distillation_loss, supervised_positions
 from .outputs import FreezeOmniAudioOutput, FreezeOmniOutput
 from .speech_decoder import FreezeOmniSpeechDecoder
@@ -78,7 +77,7 @@ class FreezeOmniForConditionalGeneration(FreezeOmniPreTrainedModel, FreezeOmniGe
         self.speech_decoder = self.codec = None
         if config.has_voice:
             self.speech_decoder = FreezeOmniSpeechDecoder._from_config(config.speech_decoder_config)
-            self.codec = FreezeOmniCodec._from_config(config.codec_config)
+            self.codec = AutoModelForAudioTokenization.from_config(config.codec_config)
         self.language_model = None
         if not _WITHOUT_LLM.get():
             self.language_model = AutoModelForCausalLM.from_config(config.text_config)

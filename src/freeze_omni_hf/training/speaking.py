@@ -5,7 +5,6 @@ What the decoder reads in training is what it reads in ``generate``: the embeddi
 token the hidden state that produced it.
 """
 
-import inspect
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,7 +15,7 @@ from torch import Tensor, nn
 from transformers.utils import ModelOutput
 
 from ..generation.segmentation import CLEANERS
-from ..models import FreezeOmniForConditionalGeneration
+from ..models import FreezeOmniCodec, FreezeOmniForConditionalGeneration, FreezeOmniOtherCodec
 from ..models.freeze_omni import FreezeOmniPreTrainedModel
 from ..models.letters import CHARACTERS, character_ids
 from .collators import pad_rows
@@ -230,21 +229,12 @@ def encode_rows(codec: Any, pairs: list[tuple[dict[str, Any], np.ndarray]]) -> l
     values, mask = torch.zeros(len(pairs), longest), torch.zeros(len(pairs), longest, dtype=torch.long)
     for place, (_, wave) in enumerate(pairs):
         values[place, : len(wave)], mask[place, : len(wave)] = torch.from_numpy(wave), 1
-    masks = {"padding_mask": mask.to(codec.device)}
-    if "padding_mask" not in inspect.signature(codec.encode).parameters:
-        masks = {}
-    output = codec.encode(values[:, None].to(codec.device, codec.dtype), **masks)
-    codes = output.audio_codes
+    if not isinstance(codec, (FreezeOmniCodec, FreezeOmniOtherCodec)):
+        codec = FreezeOmniOtherCodec.around(codec)
+    output = codec.encode(values.to(codec.device, codec.dtype), mask.to(codec.device))
+    codes, lengths = output.audio_codes, output.code_lengths
     if codes.dim() == 3:
-        # (B, codebooks, N) or (B, N, codebooks), with one codebook.
-        books = [axis for axis in (1, 2) if codes.shape[axis] == 1]
-        if not books:
-            raise ValueError(f"The codec gives {tuple(codes.shape)} codes: the speech decoder says one codebook.")
-        codes = codes.squeeze(books[0])
-    lengths = getattr(output, "code_lengths", None)
-    if lengths is None:
-        per_token = longest / codes.shape[1]
-        lengths = torch.tensor([max(int(len(wave) / per_token), 1) for _, wave in pairs])
+        raise ValueError(f"The codec gives {tuple(codes.shape)} codes: the speech decoder says one codebook.")
     return [
         {**{name: value for name, value in row.items() if name != "audio"}, "speech_tokens": tokens[:length].tolist()}
         for (row, _), tokens, length in zip(pairs, codes.cpu(), lengths.tolist(), strict=True)

@@ -5,10 +5,15 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from transformers import TrainingArguments
+from transformers import AutoModelForAudioTokenization, TrainingArguments
 
 from ..configuration import FreezeOmniSpeechDecoderConfig
-from ..models import FreezeOmniCodec, FreezeOmniForConditionalGeneration, FreezeOmniSpeechDecoder
+from ..models import (
+    FreezeOmniCodec,
+    FreezeOmniForConditionalGeneration,
+    FreezeOmniOtherCodec,
+    FreezeOmniSpeechDecoder,
+)
 from .data import load_rows
 from .new_model import ModelArguments, load_or_build
 from .speaking import FreezeOmniForSpeaking, SpeakingCollator, token_accuracy
@@ -52,7 +57,9 @@ def give_voice(model: FreezeOmniForConditionalGeneration, processor: Any, argume
         raise ValueError("The model has no voice yet: name its codec with --codec.")
     if arguments.codec is None:
         return
-    codec = FreezeOmniCodec.from_pretrained(in_cache(arguments.codec), dtype=torch.float32)
+    codec = AutoModelForAudioTokenization.from_pretrained(in_cache(arguments.codec), dtype=torch.float32)
+    if not isinstance(codec, (FreezeOmniCodec, FreezeOmniOtherCodec)):
+        codec = FreezeOmniOtherCodec.around(codec)
     codec.requires_grad_(False)
     model.codec, model.config.codec_config = codec, codec.config
     settings = {

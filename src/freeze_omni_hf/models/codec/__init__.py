@@ -7,6 +7,7 @@ from .modeling import (
     FreezeOmniCodecEncoderOutput,
     FreezeOmniCodecOutput,
 )
+from .other import FreezeOmniOtherCodec
 from .released import MappedWeights, fold_weight_norm, released_codec_config, released_codec_state_dict
 from .silence import SilenceSplitter
 from .streaming import CodecStream, CodecStreamState, Window, finish_streams, push_streams, window_plan
@@ -19,6 +20,7 @@ __all__ = [
     "FreezeOmniCodecDecoderOutput",
     "FreezeOmniCodecEncoderOutput",
     "FreezeOmniCodecOutput",
+    "FreezeOmniOtherCodec",
     "MappedWeights",
     "SilenceSplitter",
     "Window",
