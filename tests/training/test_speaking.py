@@ -219,6 +219,17 @@ def test_stages_from_speech_to_a_voice(tmp_path, monkeypatch, capsys):
     assert changed == {"pre_layers", "prefix_layers"}
     codec = load_file(tmp_path / "codec" / "model.safetensors")
     assert all(torch.equal(third[f"codec.{name}"], value) for name, value in codec.items())
+    # Low-rank changes of the finished voice: merged, and kept apart beside it.
+    more = {"model": str(tmp_path / "output3"), "lora": {"r": 2}, "output_dir": str(tmp_path / "lora")}
+    run("output2_speak.py", tmp_path / "lora", monkeypatch, **settings, **more)
+    merged = load_file(tmp_path / "lora" / "model.safetensors")
+    assert set(merged) == set(third)
+    changed = {name for name in third if not torch.equal(third[name], merged[name])}
+    assert changed and all("_proj.weight" in name and name.startswith("speech_decoder.") for name in changed)
+    assert not any("prefix" in name for name in changed)  # nothing came in by the prefix
+    name = "speech_decoder.layers.0.self_attn.q_proj.weight"
+    assert torch.linalg.matrix_rank((merged[name] - third[name]).double(), rtol=1e-3) <= 2
+    assert (tmp_path / "lora" / "lora" / "adapter_model.safetensors").is_file()
     with pytest.raises(ValueError, match="no throat"):
         run("output3_answer_aloud.py", tmp_path / "wrong", monkeypatch, **settings, parts=["throat"],
             model=str(tmp_path / "output2"), output_dir=str(tmp_path / "wrong"))  # fmt: skip

@@ -2,7 +2,7 @@
 """What the stage scripts share: choosing what is trained, watching the LLM, evaluating, and saving."""
 
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -187,6 +187,7 @@ def run_stage(
     processor: Any,
     settings: list[Any],
     push_to_hub: bool = False,
+    before_saving: Callable[[], None] | None = None,
 ) -> None:
     """Trains (goes on from the last checkpoint of the output folder, if there is one), saves and reports.
 
@@ -197,6 +198,7 @@ def run_stage(
         processor: Saved beside them; None where there is none.
         settings: Dataclasses of the run, for the model card.
         push_to_hub: Upload the folder to ``trainer.args.hub_model_id`` (or a repository of the folder's name).
+        before_saving: Called once before the model is saved.
     """
     arguments = trainer.args
     resume = arguments.resume_from_checkpoint
@@ -210,6 +212,8 @@ def run_stage(
     report = str(trainer.data_collator.report)
     print(report)
     folder, history = Path(arguments.output_dir), trainer.state.log_history
+    if before_saving is not None:
+        before_saving()
     model.save_pretrained(folder)
     if processor is not None:
         processor.save_pretrained(folder)

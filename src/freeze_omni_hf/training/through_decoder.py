@@ -2,6 +2,7 @@
 """What output stages 2 and 3 share: giving a model a voice, and training what of the speech decoder is named."""
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -44,6 +45,10 @@ class SpeakingArguments:
     )
     letter_weight: float = field(default=0.0, metadata={"help": "Weight of the loss on the letters being said."})
     token_noise: float = field(default=0.0, metadata={"help": "Share of speech tokens read that are others."})
+    lora: dict | None = field(
+        default=None,
+        metadata={"help": "Settings of peft's LoraConfig: train low-rank changes of the decoder alone, e.g. {r: 16}."},
+    )
     max_tokens: int = field(default=400, metadata={"help": "Rows with more speech tokens are left out."})
 
 
@@ -107,11 +112,14 @@ def train_decoder(
         names = ", ".join(child for child, _ in decoder.named_children())
         raise ValueError(f"The speech decoder has no {', '.join(unknown)}; its parts are {names}.")
     frozen = {"the LLM": model.language_model, "the codec": model.codec}
-    for part, module in decoder.named_children():
+    adapted = None
+    if stage.lora is not None:
+        adapted = add_lora(decoder, stage.lora)
+    for part, module in decoder.named_children() if adapted is None else ():
         if stage.parts and part not in stage.parts:
             module.requires_grad_(False)
             frozen[f"the decoder's {part}"] = module
-    if not conversation:
+    if not conversation and adapted is None:
         for module in (decoder.prefix_layers, getattr(decoder, "prefix_proj", None)):
             if module is not None:
                 module.requires_grad_(False)  # nothing comes in by them yet
@@ -127,7 +135,27 @@ def train_decoder(
         preprocess_logits_for_metrics=lambda outputs, labels: outputs[-1],
         callbacks=[FrozenParts(frozen)],
     )
-    run_stage(name, trainer, model, processor, [stage, voice], push)
+
+    def merge() -> None:
+        if adapted is not None:
+            adapted.save_pretrained(Path(arguments.output_dir) / "lora")
+            adapted.merge_and_unload()
+
+    run_stage(name, trainer, model, processor, [stage, voice], push, before_saving=merge)
 
 
-__all__ = ["SpeakingArguments", "VoiceArguments", "give_voice", "train_decoder"]
+def add_lora(decoder: FreezeOmniSpeechDecoder, settings: dict[str, Any]) -> Any:
+    """Puts low-rank adapters on all projections of the decoder's layers; nothing else of it is trained.
+
+    Returns:
+        peft's model around it, whose ``merge_and_unload`` makes the changes part of the decoder.
+    """
+    from peft import LoraConfig, get_peft_model
+
+    projections = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+    return get_peft_model(
+        decoder, LoraConfig(**{"r": 16, "lora_alpha": 32, "target_modules": projections, **settings})
+    )
+
+
+__all__ = ["SpeakingArguments", "VoiceArguments", "add_lora", "give_voice", "train_decoder"]
