@@ -11,7 +11,7 @@ from safetensors import safe_open
 from freeze_omni_hf import FreezeOmniForConditionalGeneration, FreezeOmniProcessor, embedded_checkpoint
 from freeze_omni_hf.embedded import embedded_folder, is_untrained
 from freeze_omni_hf.evaluation import error_rates
-from freeze_omni_hf.evaluation.hearing import read_out
+from freeze_omni_hf.evaluation.hearing import answer_speech, answer_text, read_out
 from freeze_omni_hf.processing import load_audio
 
 
@@ -58,3 +58,8 @@ def test_it_hears_the_example_questions(smollm2):
     waves = [load_audio(EXAMPLES / name, 16000) for name in QUESTIONS]
     heard = read_out(model, processor, waves)
     assert error_rates(heard, QUESTIONS.values())["wer"] < 0.3, heard
+    # With the LLM's help, and answered in text: the whole way from sound to the LLM's own words.
+    answers, found = answer_speech(model, processor, waves, max_new_tokens=20)
+    assert error_rates(found, QUESTIONS.values())["wer"] < 0.1, found
+    written = answer_text(model, processor, found, max_new_tokens=20)
+    assert answers == written and "Paris" in answers[0]

@@ -18,6 +18,7 @@ from freeze_omni_hf.training.texts import (
     number_words,
     select_questions,
     split_sentences,
+    wordnet_definitions,
     wordnet_sentences,
 )
 
@@ -30,7 +31,8 @@ def recipe() -> Recipe:
     """The embedded recipe; without WordNet its sentences are made up, the split is the same code."""
     if (WORDNET_FOLDER / "data.noun").is_file():
         return Recipe(RECIPE)
-    return Recipe(RECIPE, sentences(30_000), [f"name {index}" for index in range(2000)])
+    names, definitions = [f"name {index}" for index in range(2000)], [f"The use of {n}." for n in range(500)]
+    return Recipe(RECIPE, sentences(30_000), names, definitions)
 
 
 @pytest.fixture(scope="module")
@@ -56,6 +58,27 @@ def test_no_voice_text_or_fact_of_a_test_row_is_in_training(recipe, rows):
     facts = {normalise(question.text): question.fact for question in recipe.questions}
     assert not {facts.get(normalise(r.text)) for r in train} & {facts.get(normalise(r.text)) for r in held} - {None}
     assert len({row.id for row in train + held}) == len(train) + len(held)
+
+
+def test_a_definition_that_is_a_held_out_text_is_left_out(tmp_path):
+    settings = yaml.safe_load(write_recipe(tmp_path).read_text())
+    group = {"task": "asr", "split": "train", "name": "low", "texts": "definitions", "rows": None}
+    file = write_recipe(tmp_path, groups=[*settings["groups"], group])
+    given = sentences()
+    held = Recipe(file, given).sentences["test"][0]
+    recipe = Recipe(file, given, definitions=["A small dog.", held.upper(), "Something green."])
+    assert recipe.definitions == ["A small dog.", "Something green."]
+    (shard,) = recipe.shards(group)
+    assert {row.text for row in shard.rows} == set(recipe.definitions)
+    assert Recipe(write_recipe(tmp_path), given).definitions == []
+
+
+def test_definitions_of_wordnet():
+    if not (WORDNET_FOLDER / "data.noun").is_file():
+        pytest.skip("WordNet is not installed")
+    found = wordnet_definitions()
+    assert len(found) > 40_000 and not any(mark in text for text in found for mark in '();"')
+    assert len({normalise(text) for text in found}) == len(found)
 
 
 def test_a_name_that_is_a_held_out_text_is_left_out(tmp_path):

@@ -24,6 +24,7 @@ from .texts import (
     select_questions,
     split_sentences,
     table_sentences,
+    wordnet_definitions,
     wordnet_names,
     wordnet_sentences,
 )
@@ -97,13 +98,19 @@ class Recipe:
 
     Args:
         file: The YAML file; paths in it are relative to its folder.
-        sentences, names: Other ones than WordNet's, for tests.
+        sentences, names, definitions: Other ones than WordNet's, for tests.
 
     Raises:
         PlanError: the file is not there, is no YAML, or lacks a part.
     """
 
-    def __init__(self, file: str | Path, sentences: list[str] | None = None, names: list[str] | None = None):
+    def __init__(
+        self,
+        file: str | Path,
+        sentences: list[str] | None = None,
+        names: list[str] | None = None,
+        definitions: list[str] | None = None,
+    ):
         self.file = Path(file)
         try:
             self.settings = yaml.safe_load(self.file.read_text(encoding="utf-8"))
@@ -118,7 +125,7 @@ class Recipe:
         self.seed = int(self.settings["seed"])
         self.voices: dict[str, dict[str, dict[str, float]]] = self.settings["voices"]
         self.groups: list[dict] = self.settings["groups"]
-        self._given_sentences, self._given_names = sentences, names
+        self._given_sentences, self._given_names, self._given_definitions = sentences, names, definitions
 
     @property
     def table(self) -> Path:
@@ -149,12 +156,27 @@ class Recipe:
     @cached_property
     def names(self) -> list[str]:
         """Sentences of WordNet's nouns and names, where the recipe asks for them; for training alone."""
-        if not any(group.get("texts") == "names" for group in self.groups):
+        if not self._asks_for("names"):
             return []
         names = wordnet_names() if self._given_names is None else self._given_names
+        return self._without_held_out(name_sentences(names, self.seed))
+
+    @cached_property
+    def definitions(self) -> list[str]:
+        """WordNet's definitions, where the recipe asks for them; for training alone."""
+        if not self._asks_for("definitions"):
+            return []
+        return self._without_held_out(
+            wordnet_definitions() if self._given_definitions is None else self._given_definitions
+        )
+
+    def _asks_for(self, texts: str) -> bool:
+        return any(group.get("texts") == texts for group in self.groups)
+
+    def _without_held_out(self, texts: list[str]) -> list[str]:
         held = {normalise(text) for split in ("dev", "test") for text in self.sentences[split]}
         held |= {normalise(question.text) for question in self.questions if question.split != "train"}
-        return [text for text in name_sentences(names, self.seed) if normalise(text) not in held]
+        return [text for text in texts if normalise(text) not in held]
 
     def _most_rows(self, task: str, split: str) -> int:
         rows = [group.get("rows") or 0 for group in self.groups if self._is(group, task, split)]
@@ -189,10 +211,10 @@ class Recipe:
         answered = group.get("texts") == "answers"
         if task == "qa" or answered:
             texts = [(q.text, tuple(q.answers)) for q in select_questions(self.questions, split, group.get("rows"))]
-        elif group.get("texts", "sentences") == "names":
+        elif (kind := group.get("texts", "sentences")) in ("names", "definitions"):
             if split != "train":
-                raise PlanError(f"{self.file}: the texts `names` are for training, not for {split}.")
-            texts = [(text, ()) for text in self.names]
+                raise PlanError(f"{self.file}: the texts `{kind}` are for training, not for {split}.")
+            texts = [(text, ()) for text in getattr(self, kind)]
         else:
             texts = [(text, ()) for text in self.sentences[split]]
         if not texts:
@@ -248,7 +270,7 @@ def check_held_out(recipe: Recipe) -> dict[str, int]:
         for voices in groups.values():
             sides["voice"][split != "train"].update(dict.fromkeys(voices, split))
     texts = {split: list(rows) for split, rows in recipe.sentences.items()}
-    texts["train"] += recipe.names
+    texts["train"] += recipe.names + recipe.definitions
     for question in recipe.questions:
         texts[question.split].append(question.text)
         sides["fact"][question.split != "train"][question.fact] = question.split
