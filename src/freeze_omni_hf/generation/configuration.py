@@ -11,10 +11,10 @@ from transformers import GenerationConfig, PreTrainedConfig
 # choose speech tokens, "codec_" make sound.
 SPEECH_DEFAULTS: dict[str, Any] = {
     "hearing_beams": 1,
-    "hearing_candidates": 20,
+    "hearing_candidates": 40,
     "hearing_llm_weight": 0.4,
-    "hearing_letter_weight": 0.3,
-    "hearing_token_bonus": 1.0,
+    "hearing_letter_weight": 0.5,
+    "hearing_token_bonus": 1.5,
     "top_p_rule": "inclusive",
     "segment_policy": "sentence",
     "segment_min_tokens": 2,

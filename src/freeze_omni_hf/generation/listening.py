@@ -40,10 +40,10 @@ class HearingSettings:
     """
 
     beams: int = 8
-    candidates: int = 20
+    candidates: int = 40
     llm_weight: float = 0.4
-    letter_weight: float = 0.3
-    token_bonus: float = 1.0
+    letter_weight: float = 0.5
+    token_bonus: float = 1.5
     margin: float = 12.0
 
 
