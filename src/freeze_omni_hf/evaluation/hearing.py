@@ -60,6 +60,14 @@ def _chats(waves: Sequence[np.ndarray], rate: int) -> list[list[dict]]:
     return [[{"role": "user", "content": [{"type": "audio", "array": wave, "sampling_rate": rate}]}] for wave in waves]
 
 
+def _prompts(model: FreezeOmniForConditionalGeneration, processor: Any, chats: list, task: str | None = None) -> Any:
+    """Padded inputs of ``generate`` for a batch of conversations."""
+    inputs = processor.apply_chat_template(
+        chats, tokenize=True, return_dict=True, add_generation_prompt=True, padding=True, task=task
+    )
+    return inputs.to(model.device)
+
+
 @torch.inference_mode()
 def _generate(
     model: FreezeOmniForConditionalGeneration,
@@ -72,11 +80,9 @@ def _generate(
 ) -> Iterator[tuple[str, list[int] | None]]:
     """Texts, and the tokens that a search heard."""
     for batch in _batched(chats, batch_size):
-        inputs = processor.apply_chat_template(
-            batch, tokenize=True, return_dict=True, add_generation_prompt=True, padding=True, task=task
-        )
+        inputs = _prompts(model, processor, batch, task)
         output = model.generate(
-            **inputs.to(model.device),
+            **inputs,
             generation_mode="text",
             do_sample=False,
             max_new_tokens=max_new_tokens,
@@ -129,10 +135,7 @@ def search(
     """Transcripts found by search among what the adapter hears and the LLM expects; see ``model.hear``."""
     texts = []
     for batch in _batched(_chats(waves, processor.feature_extractor.sampling_rate), batch_size):
-        inputs = processor.apply_chat_template(
-            batch, tokenize=True, return_dict=True, add_generation_prompt=True, padding=True
-        )
-        heard = model.hear(**inputs.to(model.device))
+        heard = model.hear(**_prompts(model, processor, batch))
         texts += [text.strip() for text in processor.tokenizer.batch_decode([row[0].token_ids for row in heard])]
         progress(len(batch))
     return texts

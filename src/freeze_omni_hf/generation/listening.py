@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from ..language_model import cache_of
+from .text import check_placeholders
 
 
 NEVER = -np.inf
@@ -354,19 +355,11 @@ class Listener:
         check_searchable(model)
         adapter = model.adapter
         self.model, self.settings, self.stride = model, settings, adapter.config.stride
-        spelled = letters = None
+        letters = None
         if adapter.letter_head is not None and settings.letter_weight:
             letters = adapter.letter_head.out_features
-            order = adapter.token_ids.argsort()
-            known, table = adapter.token_ids[order].cpu(), adapter.token_letters[order].cpu()
-
-            def spelled(token: int) -> list[int]:
-                row = table[int(torch.searchsorted(known, token))]
-                return row[row > 0].tolist()
-
-        self.search = HearingSearch(
-            settings, Expectations(model, embeds, attention_mask, cache), spelled or (lambda token: ()), letters
-        )
+        expect = Expectations(model, embeds, attention_mask, cache)
+        self.search = HearingSearch(settings, expect, adapter.spell, letters)
 
     @torch.no_grad()
     def push(self, audio: Any, row: int = 0) -> None:
@@ -426,12 +419,7 @@ def embed_heard(
     lead = model._lead_rows(len(input_features), task_ids).to(embeds)
     before = lead.shape[1]
     counts = audio.attention_mask.sum(dim=1).tolist()
-    expected, given = int(places.sum()), sum(counts) + before * len(counts)
-    if expected != given:
-        raise ValueError(
-            f"input_ids holds {expected} audio placeholders, but the audio gives {given} vectors. Use the processor "
-            "of this checkpoint (prompt_length, chunk and stride must match)."
-        )
+    check_placeholders(int(places.sum()), sum(counts) + before * len(counts))
     past = attention_mask.shape[1] - input_ids.shape[1]
     heard: list[list[Heard]] = [[] for _ in input_ids]
     item = 0

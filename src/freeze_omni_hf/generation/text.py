@@ -103,6 +103,15 @@ class TextGeneration:
         return tokens, was_going
 
 
+def check_placeholders(expected: int, given: int) -> None:
+    """Refuse audio whose vectors are not as many as the placeholders for them."""
+    if given != expected:
+        raise ValueError(
+            f"input_ids holds {expected} audio placeholders, but the audio gives {given} vectors. Use "
+            "the processor of this checkpoint (prompt_length, chunk and stride must match)."
+        )
+
+
 def close_unread(attention_mask: Tensor, read: Tensor) -> Tensor:
     """A mask (B, P + S) that is also 0 where the last S positions are not read (B, S)."""
     if bool(read.all()):
@@ -112,4 +121,4 @@ def close_unread(attention_mask: Tensor, read: Tensor) -> Tensor:
     return attention_mask
 
 
-__all__ = ["TextGeneration", "close_unread"]
+__all__ = ["TextGeneration", "check_placeholders", "close_unread"]

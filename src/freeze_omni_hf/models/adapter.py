@@ -105,7 +105,7 @@ class FreezeOmniAdapter(PreTrainedModel):
         self.block_norm = nn.LayerNorm(width, eps=config.norm_eps) if config.num_blocks else None
         self.proj = nn.Linear(width, config.output_size)
         self.gate = nn.Linear(width, 1) if config.gate else None
-        self.log_scale = self._rows = None
+        self.log_scale = self._rows = self._spelled = None
         if config.token_mixture:
             self.register_buffer("token_ids", torch.zeros(config.num_tokens, dtype=torch.long))
             self.log_scale = nn.Parameter(torch.tensor(math.log(20.0)))
@@ -145,6 +145,7 @@ class FreezeOmniAdapter(PreTrainedModel):
             self.token_letters = letter_classes(texts).to(self.proj.weight.device)
         self.token_ids = token_ids.to(self.proj.weight.device, torch.long)
         self.config.num_tokens = len(token_ids)
+        self._rows = self._spelled = None
 
     def token_logits(
         self, vectors: Tensor, spelling: Tensor | None, directions: Tensor, spelled: Tensor | None
@@ -227,6 +228,15 @@ class FreezeOmniAdapter(PreTrainedModel):
             spelled = F.normalize(self.spellings.float(), dim=-1) if self.spelling_proj is not None else None
             self._rows = (key, rows, F.normalize(rows.float(), dim=-1), spelled)
         return self._rows[1:]
+
+    def spell(self, token: int) -> list[int]:
+        """Letter classes of one of ``token_ids``, for an adapter with ``letters``; they are sorted once."""
+        key = self.token_ids.data_ptr()
+        if self._spelled is None or self._spelled[0] != key:
+            order = self.token_ids.argsort()
+            self._spelled = (key, self.token_ids[order].cpu(), self.token_letters[order].cpu())
+        row = self._spelled[2][int(torch.searchsorted(self._spelled[1], token))]
+        return row[row > 0].tolist()
 
     def output_lengths(self, frames: Tensor) -> Tensor:
         """Vectors that a number of encoder frames gives: ceil(frames / stride)."""

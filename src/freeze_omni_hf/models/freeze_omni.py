@@ -16,7 +16,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from ..configuration import FreezeOmniConfig
 from ..generation.configuration import FreezeOmniGenerationConfig
 from ..generation.mixin import FreezeOmniGenerationMixin
-from ..generation.text import close_unread
+from ..generation.text import check_placeholders, close_unread
 from ..language_model import cache_of, check_language_model, load_language_model, warn_other_revision
 from .adapter import FreezeOmniAdapter, StateHead
 from .cache import AudioCache
@@ -335,8 +335,8 @@ class FreezeOmniForConditionalGeneration(FreezeOmniPreTrainedModel, FreezeOmniGe
     ) -> tuple[Tensor, Tensor, Tensor]:
         """All placeholder vectors in order, (N, hidden_size), which of them end a chunk and which are read, (N,)."""
         audio = self.encode_audio(input_features, feature_attention_mask)
-        lead = self._lead_rows(audio.embeds.shape[0], task_ids).to(audio.embeds)
         count = audio.embeds.shape[0]
+        lead = self._lead_rows(count, task_ids).to(audio.embeds)
         real = F.pad(audio.attention_mask, (lead.shape[1], 0), value=True)
         ends = torch.arange(1, audio.embeds.shape[1] + 1, device=real.device) % self.vectors_per_chunk == 0
         ends = F.pad(ends, (lead.shape[1], 0)).expand(count, -1)
@@ -394,11 +394,7 @@ class FreezeOmniForConditionalGeneration(FreezeOmniPreTrainedModel, FreezeOmniGe
                 raise ValueError(f"input_ids holds {expected} audio placeholders, but input_features is missing.")
             return embeds, chunk_ends, torch.ones_like(places)
         rows, ends, read = self._audio_rows(input_features, feature_attention_mask, task_ids)
-        if rows.shape[0] != expected:
-            raise ValueError(
-                f"input_ids holds {expected} audio placeholders, but the audio gives {rows.shape[0]} vectors. Use "
-                "the processor of this checkpoint (prompt_length, chunk and stride must match)."
-            )
+        check_placeholders(expected, rows.shape[0])
         embeds = embeds.masked_scatter(places.unsqueeze(-1).to(embeds.device), rows.to(embeds.device, embeds.dtype))
         chunk_ends = chunk_ends.masked_scatter(places, ends.to(places.device))
         return embeds, chunk_ends, torch.ones_like(places).masked_scatter(places, read.to(places.device))
