@@ -5,7 +5,8 @@ Run as: python training/encode_speech.py --config training/recipes/smollm2-135m/
         ... --num_shards 4 --shard_index 0                                       (one of four nodes, one folder)
 
 Writes `<output>/<set>-<index>.parquet` with speech_tokens in the place of audio. Any codec with one codebook that
-`AutoModelForAudioTokenization` loads will do.
+`AutoModelForAudioTokenization` loads will do. Where the codec's folder holds the phonetic head of its training, a row
+also says when each letter of its text is said (letter_times), which a decoder with letters is trained on.
 """
 
 import os
@@ -21,9 +22,11 @@ from transformers import AutoModelForAudioTokenization
 from trl import TrlParser
 
 import freeze_omni_hf  # noqa: F401  (registers the codec)
+from freeze_omni_hf.generation.segmentation import CLEANERS
 from freeze_omni_hf.language_model import state_hash
+from freeze_omni_hf.training.codec import load_phonetic_head
 from freeze_omni_hf.training.data import DataError, RowReport, decode_row, load_rows
-from freeze_omni_hf.training.speaking import encode_rows
+from freeze_omni_hf.training.speaking import LetterPlacer, encode_rows
 from freeze_omni_hf.training.stages import in_cache
 
 
@@ -34,6 +37,10 @@ class Arguments:
     codec: str = field(metadata={"help": "Codec: a folder or a Hub id."})
     output: str = field(metadata={"help": "Folder of the result."})
     sets: dict = field(default_factory=dict, metadata={"help": "Names (train-..., test-...) and specs (load_rows)."})
+    cleaner: str | None = field(
+        default="spoken",
+        metadata={"help": "How texts are cleaned before their letters are placed (None: not at all)."},
+    )
     rows_per_file: int = field(default=500, metadata={"help": "Rows of one file."})
     batch_size: int = field(default=16, metadata={"help": "Rows at a time."})
     max_seconds: float = field(default=20.0, metadata={"help": "Longer rows are left out."})
@@ -46,6 +53,10 @@ def main() -> int:
     (arguments,) = TrlParser((Arguments,)).parse_args_and_config()
     codec = AutoModelForAudioTokenization.from_pretrained(in_cache(arguments.codec)).to(arguments.device).eval()
     mark, output, report = state_hash(codec)[:16], Path(in_cache(arguments.output)), RowReport()
+    head = load_phonetic_head(in_cache(arguments.codec))
+    place = (
+        None if head is None else LetterPlacer(codec, head.to(arguments.device), CLEANERS.get(arguments.cleaner, str))
+    )
     output.mkdir(parents=True, exist_ok=True)
     try:
         sets = {name: load_rows(spec) for name, spec in arguments.sets.items()}
@@ -71,7 +82,7 @@ def main() -> int:
                         (row, decode_row(row, report, codec.config.sampling_rate, arguments.max_seconds))
                         for row in batch
                     ]
-                    encoded += encode_rows(codec, [pair for pair in pairs if pair[1] is not None])
+                    encoded += encode_rows(codec, [pair for pair in pairs if pair[1] is not None], place)
                     bar.update(len(batch))
                 _write(file, encoded, mark)
             else:

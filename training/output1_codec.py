@@ -13,7 +13,7 @@ from trl import TrlParser
 from freeze_omni_hf.configuration import FreezeOmniCodecConfig
 from freeze_omni_hf.models import FreezeOmniCodec
 from freeze_omni_hf.training.augmentation import Augmentation
-from freeze_omni_hf.training.codec import CodecLosses, FreezeOmniForCodec, codebook_figures
+from freeze_omni_hf.training.codec import CodecLosses, FreezeOmniForCodec, codebook_figures, save_phonetic_head
 from freeze_omni_hf.training.collators import CodecCollator
 from freeze_omni_hf.training.data import load_rows
 from freeze_omni_hf.training.stages import StageTrainer, in_cache, own_the_push, run_stage
@@ -54,7 +54,15 @@ def main() -> None:
         compute_metrics=lambda found: codebook_figures(torch.as_tensor(found.predictions), codec.config.codebook_size),
         preprocess_logits_for_metrics=lambda outputs, labels: outputs[-1],
     )
-    run_stage("Output stage 1: codec", trainer, codec, None, [stage], push)
+    run_stage(
+        "Output stage 1: codec",
+        trainer,
+        codec,
+        None,
+        [stage],
+        push,
+        before_saving=lambda: save_phonetic_head(trainer.model.phonetic_head, arguments.output_dir),
+    )
 
 
 if __name__ == "__main__":

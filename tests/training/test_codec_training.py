@@ -14,7 +14,13 @@ from sine_recipe import ROOT
 
 from freeze_omni_hf.configuration import FreezeOmniCodecConfig
 from freeze_omni_hf.models import FreezeOmniCodec
-from freeze_omni_hf.training.codec import CodecLosses, FreezeOmniForCodec, codebook_figures
+from freeze_omni_hf.training.codec import (
+    CodecLosses,
+    FreezeOmniForCodec,
+    codebook_figures,
+    load_phonetic_head,
+    mean_ctc_loss,
+)
 from freeze_omni_hf.training.collators import CodecCollator
 from freeze_omni_hf.training.spectral import MelDistance, SpectrumCritics, critic_loss, generator_losses
 
@@ -84,25 +90,81 @@ def test_critics_learn_to_tell_and_are_told_by_hinge():
 
 
 def test_the_codebook_is_filled_and_dead_codes_are_revived():
-    stage = FreezeOmniForCodec(codec(), CodecLosses(phonetic=0.0, critic_start=2, revive_every=3)).train()
+    losses = CodecLosses(phonetic=0.0, critic_start=3, quantize_from=1, revive_every=3, codebook_decay=1.0)
+    stage = FreezeOmniForCodec(codec(), losses).train()
     assert stage.phonetic_head is None
-    start = stage.codec.quantizer.codebooks[0].weight.clone()
+    book = stage.codec.quantizer.codebooks[0].weight
+    start = book.clone()
+    # Before anything is quantised the sound is that of the latents.
+    plain = stage(waves())
+    made = stage.codec(waves(), quantize=False)
+    torch.testing.assert_close(plain.mel_loss, stage.mel_distance(made.audio_values, waves()))
+    assert torch.equal(book, start) and int(stage.steps) == 1 and not torch.equal(made.quantized, start)
     stage(waves())
-    filled = stage.codec.quantizer.codebooks[0].weight.clone()
-    assert not torch.equal(filled, start) and int(stage.steps) == 1
+    filled = book.clone()
+    assert not torch.equal(filled, start)
     stage.uses[:] = 1.0
     stage.uses[[3, 7]] = 0.0
     stage(waves())
-    assert torch.equal(stage.codec.quantizer.codebooks[0].weight, filled)
+    torch.testing.assert_close(book, filled)
     stage(waves())
+    stage.uses[:] = 1.0
     stage.uses[[3, 7]] = 0.0
     stage(waves())
-    changed = (stage.codec.quantizer.codebooks[0].weight != filled).any(dim=1).nonzero().flatten().tolist()
+    changed = (~torch.isclose(book, filled, atol=1e-6)).any(dim=1).nonzero().flatten().tolist()
     assert changed == [3, 7] and stage.uses[3] > 0
     assert set(stage.figures()) == {"mel", "quantizer", "adversarial", "matching", "critic", "codes_used"}
     assert codebook_figures(torch.tensor([0, 0, 1, 1, -1]), 4) == {
         "codes_used": 0.5, "perplexity": pytest.approx(2.0)
     }  # fmt: skip
+
+
+def test_codes_follow_their_latents():
+    """A code is the running mean of the latents that chose it, and gradients leave it alone."""
+    stage = FreezeOmniForCodec(codec(), CodecLosses(adversarial=0.0, matching=0.0, phonetic=0.0, codebook_decay=0.9))
+    (book,) = stage.codec.quantizer.codebooks
+    assert not book.weight.requires_grad
+    latents = torch.randn(1, 3, 16, generator=torch.Generator().manual_seed(0))
+    stage.code_counts[:], stage.code_sums[:] = 1.0, book.weight
+    before = book.weight.clone()
+    stage._follow(latents, torch.tensor([[4, 4, -1]]))
+    mean = (0.9 * before[4] + 0.1 * (latents[0, 0] + latents[0, 1])) / (0.9 + 0.2)
+    torch.testing.assert_close(book.weight[4], mean)
+    others = torch.arange(16) != 4
+    assert torch.equal(book.weight[others], before[others])
+
+
+def test_sound_of_pieces():
+    """A piece of each row becomes sound, compared with the same piece of what went in."""
+    stage = FreezeOmniForCodec(
+        codec(), CodecLosses(adversarial=0.0, matching=0.0, phonetic=0.0, quantize_from=0, piece_tokens=8)
+    )
+    mask = torch.ones(2, 12000, dtype=torch.long)
+    mask[1, 3000:] = 0
+    starts = torch.tensor([5, 0])
+    whole, piece = stage.codec(waves(), mask), stage.codec(waves(), mask, starts, 8)
+    assert piece.audio_values.shape == (2, 8 * 600) and piece.audio_lengths.tolist() == [4800, 3000]
+    assert torch.equal(piece.audio_codes, whole.audio_codes)
+    alone = stage.codec.synthesize(whole.quantized[:1, 5:13])
+    torch.testing.assert_close(piece.audio_values[:1], alone)
+    found, size = stage._piece_starts(waves(), mask)
+    assert size == 8 and int(found[1]) == 0 and 0 <= int(found[0]) <= 12
+    assert stage.train()(waves(), mask).mel_loss > 0
+    # Longer than everything: the whole.
+    stage.losses.piece_tokens = 100
+    assert stage._piece_starts(waves(), mask)[1] == 20
+
+
+def test_rows_without_letters_ask_for_nothing():
+    scores = torch.randn(6, 2, 29, generator=torch.Generator().manual_seed(0)).log_softmax(dim=-1)
+    labels = torch.tensor([[3, 4], [-100, -100]])
+    both = mean_ctc_loss(scores, labels, torch.tensor([6, 6]))
+    alone = mean_ctc_loss(scores[:, :1], labels[:1], torch.tensor([6]))
+    torch.testing.assert_close(both, alone)
+    torch.testing.assert_close(
+        alone, torch.nn.functional.ctc_loss(scores[:, :1], labels[:1], torch.tensor([6]), torch.tensor([2]))
+    )
+    assert float(mean_ctc_loss(scores[:, 1:], labels[1:], torch.tensor([6]))) == 0.0
 
 
 def test_rows_do_not_depend_on_padding():
@@ -138,7 +200,7 @@ def test_stage_learns(tmp_path, monkeypatch):
     tones.write_data(tmp_path / "data")
     settings = {
         "codec_config": SIZES,
-        "losses": {"critic_start": 20, "critic_channels": 4, "critic_samples": 4800},
+        "losses": {"critic_start": 20, "critic_channels": 4, "critic_samples": 4800, "quantize_from": 5},
         "train": [{"path": str(tmp_path / "data"), "task": "tts"}],
         "test": {"dev": {"path": str(tmp_path / "data"), "task": "tts", "limit": 5}},
         "output_dir": str(tmp_path / "out"),
@@ -167,4 +229,8 @@ def test_stage_learns(tmp_path, monkeypatch):
     loaded = FreezeOmniCodec.from_pretrained(tmp_path / "out")
     codes = loaded.encode(waves(1)).audio_codes
     assert loaded.decode(codes).audio_values.shape == (1, 12000)
+    # What read letters off the codec stays beside it: it places letters in time.
+    head = load_phonetic_head(tmp_path / "out")
+    assert head(loaded.quantizer.embed(codes[..., None])).shape == (1, 20, 29)
+    assert load_phonetic_head(tmp_path) is None
     assert "A codec" in (tmp_path / "out" / "README.md").read_text()

@@ -21,6 +21,8 @@ class FreezeOmniSpeechDecoderConfig(PreTrainedConfig):
         use_prefix: Whether the LLM's hidden states enter as a prefix in the key-value cache.
         codebook_size: Number of speech codes. Four ids follow: start of text, start of speech, end of speech,
             padding.
+        letters: Read the text letter by letter, and keep the place in it (ours, see `LetterReader`).
+        num_tokens: Ids of the LLM's tokenizer, for ``letters``.
         hidden_dropout: Dropout on the inputs of the autoregressive layers.
         attention_dropout: Dropout on attention weights.
         rms_norm_eps: Epsilon of the norms.
@@ -40,6 +42,8 @@ class FreezeOmniSpeechDecoderConfig(PreTrainedConfig):
     num_pre_layers: int = 2
     use_prefix: bool = True
     codebook_size: int = 1024
+    letters: bool = False
+    num_tokens: int = 0
     hidden_dropout: float = 0.0
     attention_dropout: float = 0.0
     rms_norm_eps: float = 1e-6
@@ -52,6 +56,11 @@ class FreezeOmniSpeechDecoderConfig(PreTrainedConfig):
             raise ValueError(
                 f"The speech decoder's hidden_size={self.hidden_size} must give an even width to each of its "
                 f"num_attention_heads={self.num_attention_heads}."
+            )
+        if self.letters and (not self.uses_projection or self.num_tokens < 1):
+            raise ValueError(
+                "A speech decoder with letters needs num_tokens, and project_inputs where its hidden_size divides "
+                f"llm_hidden_size={self.llm_hidden_size}."
             )
 
     # What transformers' Llama layers read beside the sizes.

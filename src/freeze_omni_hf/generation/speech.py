@@ -8,6 +8,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from .sampling import choose_speech_tokens
 
@@ -77,7 +78,8 @@ class SpeechTokenGenerator:
         weight = self.decoder.embedding.weight
         text, text_mask = _pad([self.embed(segment.text_ids) for segment in batch], weight)
         hidden, hidden_mask = _pad([segment.hidden for segment in batch], weight)
-        cache = self.decoder.prefill(text, text_mask, hidden, hidden_mask)
+        ids = pad_sequence([segment.text_ids for segment in batch], batch_first=True) if config.letters else None
+        cache = self.decoder.prefill(text, text_mask, hidden, hidden_mask, ids)
         rows = torch.arange(len(batch), device=weight.device)
         tokens = torch.full_like(rows, config.bos_speech_token_id)
         history = tokens[:, None]

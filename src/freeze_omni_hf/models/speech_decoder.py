@@ -17,6 +17,7 @@ from transformers.utils import ModelOutput
 
 from ..configuration import FreezeOmniSpeechDecoderConfig
 from .cache import StreamCache
+from .reading import MOST_LETTERS, LetterReader, ReadingPlace, waits
 
 
 # Room added to a decoding cache at a time; it saves copying all keys at every step.
@@ -28,7 +29,9 @@ class FreezeOmniSpeechDecoderOutput(ModelOutput):
     """Output of the speech decoder.
 
     Attributes:
-        loss: Mean cross-entropy of the speech tokens and the end token, with ``labels``.
+        loss: Mean cross-entropy of the speech tokens and the end token, with ``labels``; a decoder with letters adds
+            ``move_loss``.
+        move_loss: Mean cross-entropy of how the place in the text moves, of a decoder with letters.
         logits: (B, N, codebook_size + 4).
         last_hidden_state: (B, N, hidden_size) behind the logits.
         cache: Cache for the next step (`FreezeOmniSpeechDecoder.step`).
@@ -37,6 +40,7 @@ class FreezeOmniSpeechDecoderOutput(ModelOutput):
     loss: Tensor | None = None
     logits: Tensor | None = None
     last_hidden_state: Tensor | None = None
+    move_loss: Tensor | None = None
     cache: "SpeechDecoderCache | None" = None
 
 
@@ -50,6 +54,7 @@ class SpeechDecoderCache(StreamCache):
         mask: (B, C) True on used places; rows of different length leave gaps.
         positions: (B,) rotary position of the next speech token.
         used: (B,) places in use up to now, the same for every row of a batch.
+        reading: The place in the text, of a decoder with letters.
     """
 
     keys: tuple[Tensor, ...]
@@ -57,6 +62,7 @@ class SpeechDecoderCache(StreamCache):
     mask: Tensor
     positions: Tensor
     used: Tensor
+    reading: ReadingPlace | None = None
 
     @property
     def batch_size(self) -> int:
@@ -83,6 +89,7 @@ class SpeechDecoderCache(StreamCache):
             mask=torch.cat([align(cache.mask, length, 1) for cache, length in zip(caches, used, strict=True)]),
             positions=torch.cat([cache.positions for cache in caches]),
             used=torch.cat([torch.full_like(cache.used, most) for cache in caches]),
+            reading=None if caches[0].reading is None else ReadingPlace.cat([cache.reading for cache in caches]),
         )
 
 
@@ -156,6 +163,7 @@ class FreezeOmniSpeechDecoder(PreTrainedModel):
             self.text_proj = nn.Linear(config.llm_hidden_size, size)
             if config.use_prefix:
                 self.prefix_proj = nn.Linear(config.llm_hidden_size, size)
+        self.reader = LetterReader(size, config.num_tokens) if config.letters else None
         self.pre_layers = self._stack(config.num_pre_layers)
         self.prefix_layers = self._stack(config.num_hidden_layers if config.use_prefix else 0)
         self.layers = self._stack(config.num_hidden_layers)
@@ -241,6 +249,8 @@ class FreezeOmniSpeechDecoder(PreTrainedModel):
         labels: Tensor | None = None,
         speech_positions: Tensor | None = None,
         read_tokens: Tensor | None = None,
+        text_ids: Tensor | None = None,
+        places: Tensor | None = None,
         return_dict: bool | None = None,
         **kwargs,
     ) -> FreezeOmniSpeechDecoderOutput | tuple:
@@ -255,6 +265,9 @@ class FreezeOmniSpeechDecoder(PreTrainedModel):
             speech_positions: (B,) rotary position of the start-of-speech token; by default the number of text rows
                 of each row plus one.
             read_tokens: (B, N) speech tokens that are read in the place of ``labels``, which stay what is predicted.
+            text_ids: (B, T) the tokens of ``text_embeds``, of a decoder with letters.
+            places: (B, N + 1) the letter (`LetterReader.spell`) at which each speech token and the end are said, of
+                a decoder with letters.
 
         Returns:
             Logits (B, N + 1, vocab): row n predicts token n, the one after the last token predicts the end.
@@ -264,7 +277,7 @@ class FreezeOmniSpeechDecoder(PreTrainedModel):
         if "flash" in self.config._attn_implementation:
             raise ValueError("Teacher forcing needs a mixed mask that flash kernels do not take; use sdpa or eager.")
         config = self.config
-        text, text_mask = self._masked_rows(text_embeds, text_mask, self.text_rows)
+        text, text_mask = self._read(text_embeds, text_mask, text_ids)
         batch, count = labels.shape
         lengths = (labels >= 0).sum(dim=1)
         steps = torch.arange(count + 1, device=labels.device)
@@ -274,7 +287,15 @@ class FreezeOmniSpeechDecoder(PreTrainedModel):
         speech = self.embedding(F.pad(tokens, (1, 0), value=config.bos_speech_token_id))
 
         start = self.embedding.weight[config.text_start_token_id].expand(batch, 1, -1)
-        text = torch.cat((start, self.pre_network(text, text_mask)), dim=1)
+        text = self.pre_network(text, text_mask)
+        if self.reader is not None:
+            if places is None:
+                raise ValueError(
+                    "A speech decoder with letters is trained on places: the letter of each speech token."
+                )
+            places = places.clamp(max=text.shape[1] - 1)
+            speech = speech + self.reader.told(text, places, waits(places))
+        text = torch.cat((start, text), dim=1)
         text_mask = F.pad(text_mask, (1, 0), value=True)
         past, prefix_valid = None, text_mask[:, :0]
         if prefix_embeds is not None and config.use_prefix:
@@ -297,9 +318,23 @@ class FreezeOmniSpeechDecoder(PreTrainedModel):
         hidden = self._run(self.layers, hidden, positions, self._additive(visible[:, None]), past)
         hidden = self.norm(hidden[:, text.shape[1] :])
         logits = self.head(hidden)
-        loss = F.cross_entropy(logits.flatten(0, 1).float(), targets.flatten(), ignore_index=-100)
-        output = FreezeOmniSpeechDecoderOutput(loss, logits, hidden)
+        loss, move_loss = F.cross_entropy(logits.flatten(0, 1).float(), targets.flatten(), ignore_index=-100), None
+        if self.reader is not None:
+            moves = self.reader.move_head(hidden[:, :-1]).float()
+            wanted = (places[:, 1:] - places[:, :-1]).clamp(0, MOST_LETTERS).masked_fill(labels < 0, -100)
+            move_loss = F.cross_entropy(moves.flatten(0, 1), wanted.flatten(), ignore_index=-100)
+            loss = loss + move_loss
+        output = FreezeOmniSpeechDecoderOutput(loss, logits, hidden, move_loss)
         return output if (return_dict or (return_dict is None and config.return_dict)) else output.to_tuple()
+
+    def _read(self, vectors: Tensor, mask: Tensor | None, ids: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Text positions and their mask: of tokens, or of their letters."""
+        text, valid = self._masked_rows(vectors, mask, self.text_rows)
+        if self.reader is None:
+            return text, valid
+        if ids is None:
+            raise ValueError("A speech decoder with letters needs the tokens of its text (text_ids).")
+        return self.reader.rows(text, ids.to(text.device), valid)
 
     def _masked_rows(self, vectors: Tensor, mask: Tensor | None, to_rows) -> tuple[Tensor, Tensor]:
         if mask is None:
@@ -315,11 +350,18 @@ class FreezeOmniSpeechDecoder(PreTrainedModel):
         text_mask: Tensor | None = None,
         prefix_embeds: Tensor | None = None,
         prefix_mask: Tensor | None = None,
+        text_ids: Tensor | None = None,
     ) -> SpeechDecoderCache:
         """Read prefix and text of one segment a row; arguments as in `forward`. Speech follows with `step`."""
-        text, text_valid = self._masked_rows(text_embeds, text_mask, self.text_rows)
+        text, text_valid = self._read(text_embeds, text_mask, text_ids)
         start = self.embedding.weight[self.config.text_start_token_id].expand(text.shape[0], 1, -1)
-        hidden = torch.cat((start, self.pre_network(text, text_valid)), dim=1)
+        text, reading = self.pre_network(text, text_valid), None
+        if self.reader is not None:
+            first = text_valid.new_zeros(len(text), dtype=torch.long)
+            reading = ReadingPlace(
+                text, text_valid.sum(dim=1), first, first, torch.ones_like(first, dtype=torch.float)
+            )
+        hidden = torch.cat((start, text), dim=1)
         text_valid = F.pad(text_valid, (1, 0), value=True)
         prefix, prefix_valid = None, text_valid[:, :0]
         if prefix_embeds is not None and self.config.use_prefix:
@@ -342,6 +384,7 @@ class FreezeOmniSpeechDecoder(PreTrainedModel):
             mask=F.pad(valid, (0, CACHE_STEP)),
             positions=text_valid.sum(dim=1),
             used=torch.full((hidden.shape[0],), used, device=hidden.device),
+            reading=reading,
         )
 
     @torch.no_grad()
@@ -360,13 +403,19 @@ class FreezeOmniSpeechDecoder(PreTrainedModel):
             keys = tuple(F.pad(layer, (0, 0, 0, CACHE_STEP)) for layer in keys)
             values = tuple(F.pad(layer, (0, 0, 0, CACHE_STEP)) for layer in values)
             mask = F.pad(mask, (0, CACHE_STEP))
-        logits, hidden, mask = self._step(tokens, keys, values, mask, cache.positions, cache.used)
-        cache = SpeechDecoderCache(keys, values, mask, cache.positions + 1, cache.used + 1)
+        speech, reading = self.embedding(tokens).unsqueeze(1), cache.reading
+        if reading is not None:
+            speech = speech + self.reader.told(reading.text, reading.place[:, None], reading.waited[:, None])
+        logits, hidden, mask = self._step(speech, keys, values, mask, cache.positions, cache.used)
+        if reading is not None:
+            logits = self.reader.hold(logits, reading, self.config.eos_speech_token_id)
+            reading = self.reader.move(hidden[:, 0], reading)
+        cache = SpeechDecoderCache(keys, values, mask, cache.positions + 1, cache.used + 1, reading)
         return FreezeOmniSpeechDecoderOutput(logits=logits, last_hidden_state=hidden, cache=cache)
 
     def _step(
         self,
-        tokens: Tensor,
+        speech: Tensor,
         keys: tuple[Tensor, ...],
         values: tuple[Tensor, ...],
         mask: Tensor,
@@ -377,8 +426,7 @@ class FreezeOmniSpeechDecoder(PreTrainedModel):
         mask = mask | (torch.arange(mask.shape[1], device=mask.device) == used[0])
         visible = mask if "flash" in self.config._attn_implementation else self._additive(mask[:, None, None, :])
         writer = _StaticWriter(keys, values, used[:1])
-        hidden = self.embedding(tokens).unsqueeze(1)
-        hidden = self.norm(self._run(self.layers, hidden, positions[:, None], visible, writer))
+        hidden = self.norm(self._run(self.layers, speech, positions[:, None], visible, writer))
         return self.head(hidden), hidden, mask
 
     def compile_steps(self, **kwargs) -> None:

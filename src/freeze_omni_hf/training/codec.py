@@ -7,10 +7,12 @@ for both.
 """
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 import torch.distributed
 import torch.nn.functional as F
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.utils import ModelOutput
@@ -19,6 +21,9 @@ from ..configuration import FreezeOmniCodecConfig
 from ..models import FreezeOmniCodec
 from ..models.letters import CHARACTERS
 from .spectral import MelDistance, SpectrumCritics, critic_loss, generator_losses
+
+
+PHONETIC_FILE = "phonetic_head.safetensors"
 
 
 @dataclass
@@ -33,7 +38,12 @@ class CodecLosses:
         adversarial, matching: Of the critics' opinion and of the distance of their features.
         critic_channels: Width of the critics.
         critic_samples: Samples of each row that the critics look at.
+        piece_tokens: Speech tokens of each row that become sound in training, from anywhere in it; most of a step's
+            time goes into sound, and whole rows teach little more. 0 makes the sound of whole rows.
         critic_start: Steps before they do.
+        quantize_from: Step from which on latents are quantised; before it the codec is a plain autoencoder, so that
+            the codebook is filled with latents that mean something.
+        codebook_decay: A code is the running mean of its latents, with this decay a step (arXiv 1711.00937, A.1).
         revive_every: Steps after which codes that are not used are replaced by latents of the batch.
         revive_below: Uses of a code, as a share of an even use of all, below which it counts as not used.
     """
@@ -45,7 +55,10 @@ class CodecLosses:
     matching: float = 0.1
     critic_channels: int = 16
     critic_samples: int = 12000
+    piece_tokens: int = 0
     critic_start: int = 400
+    quantize_from: int = 150
+    codebook_decay: float = 0.97
     revive_every: int = 50
     revive_below: float = 0.05
 
@@ -85,6 +98,27 @@ class PhoneticHead(nn.Module):
         return self.out(F.gelu(self.conv2(hidden)).transpose(1, 2))
 
 
+def save_phonetic_head(head: PhoneticHead | None, folder: str | Path) -> None:
+    """Keeps the network that read letters off a codec's latents beside the codec: it can place letters in time."""
+    if head is not None:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        save_file(
+            {name: value.contiguous() for name, value in head.state_dict().items()}, Path(folder) / PHONETIC_FILE
+        )
+
+
+def load_phonetic_head(folder: str | Path) -> PhoneticHead | None:
+    """The network that `save_phonetic_head` kept; None where there is none."""
+    file = Path(folder) / PHONETIC_FILE
+    if not file.is_file():
+        return None
+    weights = load_file(file)
+    hidden, latent = weights["conv1.weight"].shape[:2]
+    head = PhoneticHead(latent, hidden)
+    head.load_state_dict(weights)
+    return head.eval()
+
+
 class FreezeOmniForCodec(PreTrainedModel):
     """A codec with the losses that train it.
 
@@ -109,7 +143,11 @@ class FreezeOmniForCodec(PreTrainedModel):
         if self.losses.adversarial or self.losses.matching:
             self.critics = SpectrumCritics(self.losses.critic_channels)
         self.register_buffer("steps", torch.zeros((), dtype=torch.long))
+        # The codebook is no matter of gradients: see `_follow`.
+        codec.quantizer.codebooks.requires_grad_(False)
         self.register_buffer("uses", torch.zeros(codec.config.codebook_size))
+        self.register_buffer("code_sums", torch.zeros(codec.config.codebook_size, codec.config.latent_size))
+        self.register_buffer("code_counts", torch.zeros(codec.config.codebook_size))
         self.parts: dict[str, float] = {}
 
     def forward(
@@ -129,26 +167,31 @@ class FreezeOmniForCodec(PreTrainedModel):
         weights, codec = self.losses, self.codec
         if self.training:
             self._tend_codebook(input_values, padding_mask)
-        made = codec(input_values, padding_mask, return_dict=True)
-        lengths = made.audio_lengths
-        wanted = input_values[:, : made.audio_values.shape[1]]
+        starts, size = self._piece_starts(input_values, padding_mask) if self.training else (None, None)
+        quantize = not self.training or int(self.steps) >= weights.quantize_from
+        made = codec(input_values, padding_mask, starts, size, quantize, return_dict=True)
+        lengths, wanted = made.audio_lengths, input_values
+        if starts is not None:
+            wanted = _cut(input_values, (starts * codec.config.samples_per_token).tolist(), made.audio_values.shape[1])
+        wanted = wanted[:, : made.audio_values.shape[1]]
         output = CodecTrainingOutput(
-            mel_loss=self.mel_distance(made.audio_values, wanted, lengths), quantizer_loss=made.quantizer_loss
+            mel_loss=self.mel_distance(made.audio_values, wanted, lengths),
+            quantizer_loss=codec.config.commitment_loss_weight * made.commitment_loss,
         )
-        loss = weights.mel * output.mel_loss + weights.quantizer * output.quantizer_loss
+        loss = weights.mel * output.mel_loss
+        if quantize:
+            loss = loss + weights.quantizer * output.quantizer_loss
         if self.phonetic_head is not None and labels is not None:
             scores = self.phonetic_head(made.quantized).float().log_softmax(dim=-1).transpose(0, 1)
-            known = labels >= 0
-            output.phonetic_loss = F.ctc_loss(
-                scores, labels.clamp(min=0), made.code_lengths, known.sum(dim=1), zero_infinity=True
-            )
+            output.phonetic_loss = mean_ctc_loss(scores, labels, made.code_lengths)
             loss = loss + weights.phonetic * output.phonetic_loss
         if self.critics is not None and self.training:
             loss = loss + self._criticise(output, made.audio_values, wanted, lengths)
         steps = torch.arange(made.audio_codes.shape[1], device=input_values.device)
         output.audio_codes = made.audio_codes.masked_fill(steps >= made.code_lengths[:, None], -1)
         if self.training:
-            self._count(output.audio_codes)
+            if quantize:
+                self._follow(made.latents, output.audio_codes)
             self.steps += 1
         output.loss = loss
         self.parts = {
@@ -176,19 +219,34 @@ class FreezeOmniForCodec(PreTrainedModel):
     def _pieces(self, made: Tensor, wanted: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """A piece of each row, from anywhere in it."""
         size = min(self.losses.critic_samples, made.shape[1])
+        starts = self._anywhere(lengths, size)
+        return _cut(made, starts, size), _cut(wanted, starts, size)
+
+    def _piece_starts(
+        self, input_values: Tensor, padding_mask: Tensor | None
+    ) -> tuple[Tensor, int] | tuple[None, None]:
+        """Token at which the sound that is made of each row begins, and its tokens."""
+        if not self.losses.piece_tokens:
+            return None, None
+        per_token = self.config.samples_per_token
+        size = min(self.losses.piece_tokens, input_values.shape[1] // per_token)
+        lengths = torch.full((len(input_values),), input_values.shape[1], device=input_values.device)
+        if padding_mask is not None:
+            lengths = padding_mask.sum(dim=1)
+        return torch.tensor(self._anywhere(lengths // per_token, size), device=input_values.device), size
+
+    def _anywhere(self, lengths: Tensor, size: int) -> list[int]:
+        """A random start of a piece of ``size`` in each row; the same in a run that is resumed."""
         generator = torch.Generator().manual_seed(int(self.steps))
         room = (lengths - size).clamp(min=0).tolist()
-        starts = [int(torch.randint(most + 1, (), generator=generator)) for most in room]
-        return tuple(
-            torch.stack([row[start : start + size] for row, start in zip(wave, starts, strict=True)])
-            for wave in (made, wanted)
-        )
+        return [int(torch.randint(most + 1, (), generator=generator)) for most in room]
 
     @torch.no_grad()
     def _tend_codebook(self, input_values: Tensor, padding_mask: Tensor | None) -> None:
-        """At the start the codebook is filled with latents; later, codes that fell out of use get a new place."""
-        step, weights = int(self.steps), self.losses
-        if step and step % weights.revive_every:
+        """At first the codebook is filled with latents; later, codes that fell out of use get a new place."""
+        weights = self.losses
+        step = int(self.steps) - weights.quantize_from
+        if step < 0 or step % weights.revive_every:
             return
         unused = None
         if step:
@@ -207,20 +265,51 @@ class FreezeOmniForCodec(PreTrainedModel):
         quantizer.reset_codes(latents.flatten(0, -2), unused, torch.Generator().manual_seed(step))
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             torch.distributed.broadcast(quantizer.codebooks[0].weight.data, 0)
-        if unused is not None:
-            self.uses[unused] = self.uses.mean()
+        new = slice(None) if unused is None else unused
+        self.uses[new] = self.uses.mean() if step else 1.0
+        self.code_counts[new] = 1.0
+        self.code_sums[new] = quantizer.codebooks[0].weight[new].float()
 
     @torch.no_grad()
-    def _count(self, codes: Tensor) -> None:
-        counts = torch.bincount(codes[codes >= 0], minlength=len(self.uses)).to(self.uses)
+    def _follow(self, latents: Tensor, codes: Tensor) -> None:
+        """Draws each code to the running mean of its latents."""
+        real = codes >= 0
+        chosen = F.one_hot(codes[real], len(self.uses)).to(self.code_sums)
+        counts, sums = chosen.sum(dim=0), chosen.t() @ latents[real].to(self.code_sums)
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             torch.distributed.all_reduce(counts)
+            torch.distributed.all_reduce(sums)
+        decay = self.losses.codebook_decay
         self.uses.mul_(0.98).add_(counts, alpha=0.02)
+        self.code_counts.mul_(decay).add_(counts, alpha=1 - decay)
+        self.code_sums.mul_(decay).add_(sums, alpha=1 - decay)
+        # A code that is not used stays where it is.
+        means = self.code_sums / self.code_counts.clamp(min=1e-6)[:, None]
+        (book,) = self.codec.quantizer.codebooks
+        book.weight.copy_(torch.where((counts > 0)[:, None], means, book.weight.float()))
 
     def figures(self) -> dict[str, float]:
         """Parts of the last loss, and the share of codes that are in use."""
         used = self.uses > self.losses.revive_below * self.uses.mean()
         return {**self.parts, "codes_used": float(used.float().mean())}
+
+
+def mean_ctc_loss(scores: Tensor, labels: Tensor, lengths: Tensor) -> Tensor:
+    """Mean CTC loss a letter of (N, B, classes) log-probabilities; rows without letters say nothing.
+
+    Args:
+        scores: (N, B, classes), 0 the blank.
+        labels: (B, C) letters, -100 where padded.
+        lengths: (B,) steps of each row.
+    """
+    counts = (labels >= 0).sum(dim=1)
+    losses = F.ctc_loss(scores, labels.clamp(min=0), lengths, counts, reduction="none", zero_infinity=True)
+    # Without letters CTC would ask for silence.
+    return torch.where(counts > 0, losses / counts.clamp(min=1), 0.0).sum() / (counts > 0).sum().clamp(min=1)
+
+
+def _cut(wave: Tensor, starts: list[int], size: int) -> Tensor:
+    return torch.stack([row[start : start + size] for row, start in zip(wave, starts, strict=True)])
 
 
 def codebook_figures(codes: Tensor, size: int) -> dict[str, float]:

@@ -35,7 +35,7 @@ OPTIONAL = {
     "tts": ("id", "language", "speaker", "duration", "speech_tokens"),
     "qa": ("id", "text", "language", "speaker", "duration", "answers", "finished", "speech_tokens"),
     "duplex": ("id", "text", "language", "speaker", "duration"),
-    "speech": ("id", "messages", "language", "speaker", "duration", "finished"),
+    "speech": ("id", "messages", "language", "speaker", "duration", "finished", "spoken", "letter_times"),
 }
 FILLED = {"language": "", "speaker": ""}
 """Optional columns that every data set has in the end, with what stands in them where nothing is known."""

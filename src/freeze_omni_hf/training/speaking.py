@@ -5,6 +5,8 @@ What the decoder reads in training is what it reads in ``generate``: the embeddi
 token the hidden state that produced it.
 """
 
+import zlib
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,8 +20,12 @@ from ..generation.segmentation import CLEANERS
 from ..models import FreezeOmniCodec, FreezeOmniForConditionalGeneration, FreezeOmniOtherCodec
 from ..models.freeze_omni import FreezeOmniPreTrainedModel
 from ..models.letters import CHARACTERS, character_ids
+from ..models.reading import LetterReader
+from .augmentation import row_generator
+from .codec import PhoneticHead, mean_ctc_loss
 from .collators import pad_rows
-from .data import RowReport
+from .data import DataError, RowReport
+from .places import align_letters, cut_text, letter_times, places_of
 
 
 @dataclass
@@ -29,12 +35,14 @@ class SpeakingOutput(ModelOutput):
     Attributes:
         loss: Weighted sum of the losses below.
         token_loss: Cross-entropy of the speech tokens and the end.
+        move_loss: Cross-entropy of how the place in the text moves, of a decoder with letters.
         letter_loss: CTC of the letters, read off the decoder's states, where it has a weight.
         hits: (B, N + 1) 1 where the likeliest token is right, 0 where it is not, -100 where nothing is asked.
     """
 
     loss: Tensor | None = None
     token_loss: Tensor | None = None
+    move_loss: Tensor | None = None
     letter_loss: Tensor | None = None
     hits: Tensor | None = None
 
@@ -74,6 +82,7 @@ class FreezeOmniForSpeaking(FreezeOmniPreTrainedModel):
         text_mask: Tensor,
         labels: Tensor,
         letters: Tensor | None = None,
+        places: Tensor | None = None,
         input_ids: Tensor | None = None,
         attention_mask: Tensor | None = None,
         answer_start: Tensor | None = None,
@@ -87,6 +96,7 @@ class FreezeOmniForSpeaking(FreezeOmniPreTrainedModel):
             text_mask: (B, T).
             labels: (B, N) speech tokens, -100 where padded.
             letters: (B, C) classes of the text's letters, -100 where padded.
+            places: (B, N + 1) the letter at which each speech token and the end are said, of a decoder with letters.
             input_ids: (B, S) the conversation up to the end of the answer, padded at its end; with
                 ``use_hidden_states``.
             attention_mask: (B, S).
@@ -112,25 +122,24 @@ class FreezeOmniForSpeaking(FreezeOmniPreTrainedModel):
             hidden_mask,
             labels=labels,
             read_tokens=self._with_slips(labels) if self.training and self.token_noise else None,
+            text_ids=text_ids,
+            places=places,
             return_dict=True,
         )
         loss, letter_loss = output.loss, None
         if self.letter_head is not None and letters is not None:
-            lengths, known = (labels >= 0).sum(dim=1), letters >= 0
             scores = self.letter_head(output.last_hidden_state[:, :-1]).float().log_softmax(dim=-1)
-            letter_loss = F.ctc_loss(
-                scores.transpose(0, 1), letters.clamp(min=0), lengths, known.sum(dim=1), zero_infinity=True
-            )
+            letter_loss = mean_ctc_loss(scores.transpose(0, 1), letters, (labels >= 0).sum(dim=1))
             loss = loss + self.letter_weight * letter_loss
         hits = None
         if not self.training:
             end = (labels >= 0).sum(dim=1, keepdim=True)
             wanted = F.pad(labels, (0, 1), value=-100).scatter(1, end, decoder.config.eos_speech_token_id)
             hits = (output.logits.argmax(dim=-1) == wanted).long().masked_fill(wanted < 0, -100)
-        self.parts = {"token": float(output.loss.detach())}
-        if letter_loss is not None:
-            self.parts["letter"] = float(letter_loss.detach())
-        result = SpeakingOutput(loss, output.loss, letter_loss, hits)
+        token_loss = output.loss if output.move_loss is None else output.loss - output.move_loss
+        result = SpeakingOutput(loss, token_loss, output.move_loss, letter_loss, hits)
+        named = {"token": token_loss, "move": output.move_loss, "letter": letter_loss}
+        self.parts = {name: float(value.detach()) for name, value in named.items() if value is not None}
         return result.to_tuple() if return_dict is False else result
 
     def _with_slips(self, labels: Tensor) -> Tensor:
@@ -152,47 +161,105 @@ class SpeakingCollator:
         conversation: Also give the conversation of an answer, for its hidden states (output 3).
         cleaner: How texts are made ready to be read out, as ``segment_text_cleaner`` of the generation settings.
         max_tokens: Rows with more speech tokens are left out.
-        seed, epoch, report: As in `SoundCollator`; nothing is drawn here.
+        reader: Of a decoder with letters: rows then also say at which letter each speech token is said, from their
+            ``spoken`` and ``letter_times``.
+        cut: Take one piece of each row, as an answer is spoken piece by piece; another one in every epoch. Needs the
+            times of letters.
+        seed, epoch, report: As in `SoundCollator`.
     """
 
     processor: Any
     conversation: bool = False
     cleaner: str | None = None
     max_tokens: int = 800
+    reader: LetterReader | None = None
+    cut: bool = False
     seed: int = 0
     epoch: int = 0
     report: RowReport = field(default_factory=RowReport)
 
     def __call__(self, rows: list[dict[str, Any]]) -> dict[str, Tensor]:
-        kept = [row for row in rows if self._fits(row)]
-        clean = CLEANERS[self.cleaner] if self.cleaner else str
-        spoken = [clean(row["text"]) for row in kept]
-        texts = [self._ids(text) for text in spoken]
+        kept = [piece for piece in map(self._piece, rows) if piece is not None]
+        if not kept:
+            raise DataError(f"No row of a whole batch can be used.\n{self.report}")
         batch = {
-            "text_ids": pad_rows(texts, self.processor.pad_token_id),
-            "text_mask": pad_rows([[1] * len(row) for row in texts], 0),
-            "labels": pad_rows([list(row["speech_tokens"]) for row in kept], -100),
-            "letters": pad_rows([character_ids(text) or [-100] for text in spoken], -100),
+            "text_ids": pad_rows([piece.ids for piece in kept], self.processor.pad_token_id),
+            "text_mask": pad_rows([[1] * len(piece.ids) for piece in kept], 0),
+            "labels": pad_rows([piece.speech_tokens for piece in kept], -100),
+            "letters": pad_rows([character_ids(piece.text) or [-100] for piece in kept], -100),
         }
+        if self.reader is not None:
+            batch["places"] = pad_rows([piece.places for piece in kept], 0)
         if self.conversation:
-            befores, answers = [self._before(row) for row in kept], [self._ids(row["text"]) for row in kept]
+            befores = [self._before(piece.row) for piece in kept]
+            answers = [self._ids(piece.row["text"]) for piece in kept]
             ids = [before + answer for before, answer in zip(befores, answers, strict=True)]
+            spans = [piece.span or (0, len(answer)) for piece, answer in zip(kept, answers, strict=True)]
             batch["input_ids"] = pad_rows(ids, self.processor.pad_token_id)
             batch["attention_mask"] = pad_rows([[1] * len(row) for row in ids], 0)
-            batch["answer_start"] = torch.tensor([len(before) for before in befores])
-            batch["answer_length"] = torch.tensor([len(answer) for answer in answers])
+            batch["answer_start"] = torch.tensor(
+                [len(before) + start for before, (start, _) in zip(befores, spans, strict=True)]
+            )
+            batch["answer_length"] = torch.tensor([end - start for start, end in spans])
         return batch
 
     def _ids(self, text: str) -> list[int]:
         return self.processor.tokenizer(text, add_special_tokens=False)["input_ids"]
 
-    def _fits(self, row: dict[str, Any]) -> bool:
-        count = len(row["speech_tokens"])
-        if 0 < count <= self.max_tokens and row["text"].strip():
-            self.report.use()
-            return True
-        self.report.skip(str(row.get("id")), f"{count} speech tokens (1 to {self.max_tokens} are used)")
-        return False
+    def _piece(self, row: dict[str, Any]) -> "_Piece | None":
+        """What is taken of a row; None, and a note, where nothing can be."""
+        tokens, text = list(row["speech_tokens"]), row["text"]
+        if not 0 < len(tokens) <= self.max_tokens or not text.strip():
+            return self._skip(row, f"{len(tokens)} speech tokens (1 to {self.max_tokens} are used)")
+        if self.reader is None:
+            spoken = CLEANERS[self.cleaner](text) if self.cleaner else text
+            piece = _Piece(row, spoken, self._ids(spoken), tokens)
+        else:
+            if row.get("letter_times") is None:
+                return self._skip(row, "no letter_times: its letters were not placed (encode_speech.py)")
+            piece = self._placed(row, tokens)
+            if piece is None:
+                return self._skip(row, "its letter_times do not fit its text")
+        self.report.use()
+        return piece
+
+    def _placed(self, row: dict[str, Any], tokens: list[int]) -> "_Piece | None":
+        text, times = row["spoken"], list(row["letter_times"])
+        start, end = 0, len(text)
+        if self.cut:
+            generator = row_generator(self.seed, self.epoch, zlib.crc32(f"cut/{row.get('id')}".encode()))
+            pieces = cut_text(text, generator)
+            start, end = pieces[int(generator.integers(len(pieces)))]
+        span = self._span(row["text"], text, start, end) if self.conversation else None
+        if self.conversation and span is None:
+            start, end = 0, len(text)
+        # Letters before and behind the piece; the space in front of it belongs to it.
+        first = len(character_ids(text[:start]))
+        last = first + len(character_ids(text[start:end])) + int(start > 0)
+        if last > len(times) or last == first:
+            return None
+        begin = 0 if first == 0 else round((times[first - 1] + times[first]) / 2)
+        stop = len(tokens) if last == len(times) else round((times[last - 1] + times[last]) / 2)
+        text, letters = text[start:end], character_ids(text)[first:last]
+        ids = self._ids(text)
+        classes = self.reader.spell(torch.tensor([ids]), torch.ones(1, len(ids)))[0][0].tolist()
+        placed = letter_times(classes, letters, [time - begin for time in times[first:last]], stop - begin)
+        if placed is None or stop <= begin:
+            return None
+        return _Piece(row, text, ids, tokens[begin:stop], places_of(placed, stop - begin), span)
+
+    def _span(self, written: str, spoken: str, start: int, end: int) -> tuple[int, int] | None:
+        """The LLM's tokens of a piece; None where the text is not read out as it was written."""
+        if written != spoken:
+            return None
+        tokens = self.processor.tokenizer(written, add_special_tokens=False)["input_ids"]
+        sizes = np.cumsum([0, *(len(self.processor.tokenizer.decode([token])) for token in tokens)])
+        if sizes[-1] != len(written):  # characters of several tokens
+            return None
+        return int(np.searchsorted(sizes, start)), int(np.searchsorted(sizes, end))
+
+    def _skip(self, row: dict[str, Any], reason: str) -> None:
+        self.report.skip(str(row.get("id")), reason)
 
     def _before(self, row: dict[str, Any]) -> list[int]:
         """Ids of the conversation before the answer, its questions as text."""
@@ -206,19 +273,60 @@ class SpeakingCollator:
         return list(ids)
 
 
+@dataclass
+class _Piece:
+    """What is taken of a row: its text and tokens, and where in the row's answer it stands."""
+
+    row: dict[str, Any]
+    text: str
+    ids: list[int]
+    speech_tokens: list[int]
+    places: list[int] = field(default_factory=list)
+    span: tuple[int, int] | None = None
+
+
 def token_accuracy(prediction: Any) -> dict[str, float]:
     """Share of speech tokens that are the likeliest one."""
     hits = np.asarray(prediction.predictions)
     return {"token_accuracy": float(hits[hits >= 0].mean())}
 
 
+class LetterPlacer:
+    """Says when each letter of a row's text is said, by the network that read letters off the codec in its training.
+
+    Args:
+        codec: One of this package.
+        head: `PhoneticHead`.
+        clean: How texts are made ready to be read out.
+    """
+
+    def __init__(self, codec: FreezeOmniCodec, head: PhoneticHead, clean: Callable[[str], str]):
+        self.codec, self.head, self.clean = codec, head, clean
+
+    @torch.no_grad()
+    def __call__(self, text: str, codes: Tensor) -> dict[str, Any]:
+        """Columns ``spoken`` and ``letter_times`` (one of `character_ids`; None where they do not fit) of a row.
+
+        Args:
+            text: As it is written.
+            codes: (N,) its speech tokens.
+        """
+        spoken = self.clean(text)
+        vectors = self.codec.quantizer.embed(codes[None, :, None].to(self.codec.device))
+        scores = self.head(vectors.to(self.head.out.weight.dtype))[0].float().log_softmax(dim=-1)
+        return {"spoken": spoken, "letter_times": align_letters(scores, character_ids(spoken))}
+
+
 @torch.no_grad()
-def encode_rows(codec: Any, pairs: list[tuple[dict[str, Any], np.ndarray]]) -> list[dict[str, Any]]:
+def encode_rows(
+    codec: Any, pairs: list[tuple[dict[str, Any], np.ndarray]], place: LetterPlacer | None = None
+) -> list[dict[str, Any]]:
     """Rows with the codec's ``speech_tokens`` in the place of their ``audio``.
 
     Args:
         codec: A codec with one codebook, of this package or another that transformers loads.
         pairs: Rows and their (samples,) at the codec's rate.
+        place: Also says when which letter of the text is said.
 
     Raises:
         ValueError: the codec has several codebooks.
@@ -227,18 +335,28 @@ def encode_rows(codec: Any, pairs: list[tuple[dict[str, Any], np.ndarray]]) -> l
         return []
     longest = max(len(wave) for _, wave in pairs)
     values, mask = torch.zeros(len(pairs), longest), torch.zeros(len(pairs), longest, dtype=torch.long)
-    for place, (_, wave) in enumerate(pairs):
-        values[place, : len(wave)], mask[place, : len(wave)] = torch.from_numpy(wave), 1
+    for index, (_, wave) in enumerate(pairs):
+        values[index, : len(wave)], mask[index, : len(wave)] = torch.from_numpy(wave), 1
     if not isinstance(codec, (FreezeOmniCodec, FreezeOmniOtherCodec)):
         codec = FreezeOmniOtherCodec.around(codec)
     output = codec.encode(values.to(codec.device, codec.dtype), mask.to(codec.device))
     codes, lengths = output.audio_codes, output.code_lengths
     if codes.dim() == 3:
         raise ValueError(f"The codec gives {tuple(codes.shape)} codes: the speech decoder says one codebook.")
-    return [
-        {**{name: value for name, value in row.items() if name != "audio"}, "speech_tokens": tokens[:length].tolist()}
-        for (row, _), tokens, length in zip(pairs, codes.cpu(), lengths.tolist(), strict=True)
-    ]
+    rows = []
+    for (row, _), padded, length in zip(pairs, codes.cpu(), lengths.tolist(), strict=True):
+        tokens = padded[:length]
+        kept = {name: value for name, value in row.items() if name != "audio"}
+        placed = {} if place is None else place(row["text"], tokens)
+        rows.append({**kept, "speech_tokens": tokens.tolist(), **placed})
+    return rows
 
 
-__all__ = ["FreezeOmniForSpeaking", "SpeakingCollator", "SpeakingOutput", "encode_rows", "token_accuracy"]
+__all__ = [
+    "FreezeOmniForSpeaking",
+    "LetterPlacer",
+    "SpeakingCollator",
+    "SpeakingOutput",
+    "encode_rows",
+    "token_accuracy",
+]

@@ -45,6 +45,10 @@ class SpeakingArguments:
     )
     letter_weight: float = field(default=0.0, metadata={"help": "Weight of the loss on the letters being said."})
     token_noise: float = field(default=0.0, metadata={"help": "Share of speech tokens read that are others."})
+    cut: bool = field(
+        default=False,
+        metadata={"help": "Train on pieces of rows, as answers are spoken (needs a decoder with letters)."},
+    )
     lora: dict | None = field(
         default=None,
         metadata={"help": "Settings of peft's LoraConfig: train low-rank changes of the decoder alone, e.g. {r: 16}."},
@@ -67,14 +71,18 @@ def give_voice(model: FreezeOmniForConditionalGeneration, processor: Any, argume
         codec = FreezeOmniOtherCodec.around(codec)
     codec.requires_grad_(False)
     model.codec, model.config.codec_config = codec, codec.config
+    tokens = len(processor.tokenizer)
     settings = {
         "llm_hidden_size": model.config.get_text_config().hidden_size,
         "codebook_size": codec.config.codebook_size,
+        "num_tokens": tokens if (arguments.decoder or {}).get("letters") else 0,
         **(arguments.decoder or {}),
     }
     model.config.speech_decoder_config = FreezeOmniSpeechDecoderConfig(**settings)
     torch.manual_seed(arguments.model_seed)
     model.speech_decoder = FreezeOmniSpeechDecoder._from_config(model.config.speech_decoder_config)
+    if model.speech_decoder.reader is not None:
+        model.speech_decoder.reader.set_tokens(processor.tokenizer.batch_decode([[token] for token in range(tokens)]))
     model.generation_config.codec_overlap = codec.context_tokens
     model.generation_config.segment_text_cleaner = arguments.cleaner
     processor.output_sampling_rate = codec.config.sampling_rate
@@ -123,14 +131,18 @@ def train_decoder(
         for module in (decoder.prefix_layers, getattr(decoder, "prefix_proj", None)):
             if module is not None:
                 module.requires_grad_(False)  # nothing comes in by them yet
-    cleaner = model.generation_config.segment_text_cleaner
+    cleaner, reader = model.generation_config.segment_text_cleaner, decoder.reader
+    if stage.cut and reader is None:
+        raise ValueError(
+            "Pieces of rows need a speech decoder with letters: set letters of its configuration, or not cut."
+        )
     trainer = StageTrainer(
         model=FreezeOmniForSpeaking(model, conversation, stage.letter_weight, stage.token_noise),
         args=arguments,
         train_dataset=load_rows(stage.train),
         eval_dataset={name: load_rows(spec) for name, spec in stage.test.items()} or None,
-        data_collator=SpeakingCollator(processor, conversation, cleaner, stage.max_tokens),
-        eval_collator=SpeakingCollator(processor, conversation, cleaner, stage.max_tokens),
+        data_collator=SpeakingCollator(processor, conversation, cleaner, stage.max_tokens, reader, stage.cut),
+        eval_collator=SpeakingCollator(processor, conversation, cleaner, stage.max_tokens, reader),
         compute_metrics=token_accuracy,
         preprocess_logits_for_metrics=lambda outputs, labels: outputs[-1],
         callbacks=[FrozenParts(frozen)],

@@ -180,12 +180,22 @@ class FreezeOmniCodec(PreTrainedAudioTokenizerBase):
         return self.generator(quantized.transpose(1, 2), speaker, code_lengths)
 
     @can_return_tuple
-    def forward(self, input_values: torch.Tensor, padding_mask: torch.Tensor | None = None) -> FreezeOmniCodecOutput:
+    def forward(
+        self,
+        input_values: torch.Tensor,
+        padding_mask: torch.Tensor | None = None,
+        piece_starts: torch.Tensor | None = None,
+        piece_size: int | None = None,
+        quantize: bool = True,
+    ) -> FreezeOmniCodecOutput:
         """Encodes, quantises and decodes with gradients; reconstruction losses are up to the training script.
 
         Args:
             input_values: (B, T) or (B, 1, T) samples at ``config.sampling_rate``.
             padding_mask: (B, T), 1 for samples and 0 for the padding after them; None where all rows are T long.
+            piece_starts: (B,) token of each row from which on it is decoded; by default all of it is.
+            piece_size: Tokens of the piece, at most N. ``audio_values`` and ``audio_lengths`` are the piece's.
+            quantize: False makes sound of the latents themselves, as at the start of training.
         """
         input_values, lengths = self._check_audio(input_values, padding_mask)
         latents, speaker = self.encoder(input_values, lengths)
@@ -201,18 +211,25 @@ class FreezeOmniCodec(PreTrainedAudioTokenizerBase):
             speaker, global_tokens = voice.quantized, voice.codes
             codebook_loss = codebook_loss + voice.codebook_loss
             commitment_loss = commitment_loss + voice.commitment_loss
+        vectors = quantized.quantized if quantize else latents
+        heard, heard_lengths = vectors, code_lengths
+        if piece_starts is not None:
+            places = piece_starts[:, None] + torch.arange(piece_size, device=heard.device)
+            heard = heard.gather(1, places[..., None].expand(-1, -1, heard.shape[-1]))
+            heard_lengths = (code_lengths - piece_starts).clamp(max=piece_size)
+            padded_lengths = None if lengths is None else heard_lengths
         return FreezeOmniCodecOutput(
             quantizer_loss=self.config.codebook_loss_weight * codebook_loss
             + self.config.commitment_loss_weight * commitment_loss,
             codebook_loss=codebook_loss,
             commitment_loss=commitment_loss,
-            audio_values=self.synthesize(quantized.quantized, speaker, padded_lengths),
-            audio_lengths=code_lengths * self.config.samples_per_token,
+            audio_values=self.synthesize(heard, speaker, padded_lengths),
+            audio_lengths=heard_lengths * self.config.samples_per_token,
             audio_codes=self._finish_codes(quantized.codes, code_lengths),
             global_tokens=global_tokens,
             code_lengths=code_lengths,
             latents=latents,
-            quantized=quantized.quantized,
+            quantized=vectors,
         )
 
     def decode_windows(
