@@ -69,8 +69,15 @@ class LetterFrames:
     def __init__(self, classes: int):
         self.rows = np.zeros((0, classes))
 
-    def add(self, frames: np.ndarray) -> None:
+    def add(self, frames: np.ndarray) -> np.ndarray:
+        """The new frames as they are kept: the likeliest class of each costs nothing.
+
+        A hypothesis is then measured against the best that could be said of the sound up to where it ends: one that
+        runs behind in sound of which nobody knows what it says is not better for it.
+        """
+        frames = frames - frames.max(axis=1, keepdims=True)
         self.rows = np.concatenate((self.rows, frames))
+        return frames
 
 
 class LetterScore:
@@ -181,7 +188,7 @@ class HearingSearch:
         """One vector: log-odds of a token, the likeliest tokens and their log-probabilities, its frames of letters."""
         nothing, something = -np.logaddexp(0.0, gate), -np.logaddexp(0.0, -gate)
         if self.frames is not None:
-            self.frames.add(letters)
+            letters = self.frames.add(letters)
             for hypothesis in self.alive:
                 hypothesis.letters.advance(letters)
         place, self.count = self.count, self.count + 1

@@ -160,7 +160,7 @@ class SpeakingCollator:
         processor: The model's processor.
         conversation: Also give the conversation of an answer, for its hidden states (output 3).
         cleaner: How texts are made ready to be read out, as ``segment_text_cleaner`` of the generation settings.
-        max_tokens: Rows with more speech tokens are left out.
+        max_tokens: Rows (or pieces) with more speech tokens are left out.
         reader: Of a decoder with letters: rows then also say at which letter each speech token is said, from their
             ``spoken`` and ``letter_times``.
         cut: Take one piece of each row, as an answer is spoken piece by piece; another one in every epoch. Needs the
@@ -209,8 +209,8 @@ class SpeakingCollator:
     def _piece(self, row: dict[str, Any]) -> "_Piece | None":
         """What is taken of a row; None, and a note, where nothing can be."""
         tokens, text = list(row["speech_tokens"]), row["text"]
-        if not 0 < len(tokens) <= self.max_tokens or not text.strip():
-            return self._skip(row, f"{len(tokens)} speech tokens (1 to {self.max_tokens} are used)")
+        if not tokens or not text.strip():
+            return self._skip(row, "no speech tokens or no text")
         if self.reader is None:
             spoken = CLEANERS[self.cleaner](text) if self.cleaner else text
             piece = _Piece(row, spoken, self._ids(spoken), tokens)
@@ -220,6 +220,8 @@ class SpeakingCollator:
             piece = self._placed(row, tokens)
             if piece is None:
                 return self._skip(row, "its letter_times do not fit its text")
+        if len(piece.speech_tokens) > self.max_tokens:
+            return self._skip(row, f"{len(piece.speech_tokens)} speech tokens (at most {self.max_tokens} are used)")
         self.report.use()
         return piece
 

@@ -53,7 +53,7 @@ class SpeakingArguments:
         default=None,
         metadata={"help": "Settings of peft's LoraConfig: train low-rank changes of the decoder alone, e.g. {r: 16}."},
     )
-    max_tokens: int = field(default=400, metadata={"help": "Rows with more speech tokens are left out."})
+    max_tokens: int = field(default=600, metadata={"help": "Rows with more speech tokens are left out."})
 
 
 def give_voice(model: FreezeOmniForConditionalGeneration, processor: Any, arguments: VoiceArguments) -> None:
