@@ -13,10 +13,16 @@ from trl import TrlParser
 from freeze_omni_hf.configuration import FreezeOmniCodecConfig
 from freeze_omni_hf.models import FreezeOmniCodec
 from freeze_omni_hf.training.augmentation import Augmentation
-from freeze_omni_hf.training.codec import CodecLosses, FreezeOmniForCodec, codebook_figures, save_phonetic_head
+from freeze_omni_hf.training.codec import (
+    CodecLosses,
+    FreezeOmniForCodec,
+    codebook_figures,
+    load_phonetic_head,
+    save_phonetic_head,
+)
 from freeze_omni_hf.training.collators import CodecCollator
 from freeze_omni_hf.training.data import load_rows
-from freeze_omni_hf.training.stages import StageTrainer, in_cache, own_the_push, run_stage
+from freeze_omni_hf.training.stages import FrozenParts, StageTrainer, in_cache, own_the_push, run_stage
 
 
 @dataclass
@@ -25,6 +31,9 @@ class StageArguments:
 
     codec: str | None = field(default=None, metadata={"help": "Codec to go on from: a folder or a Hub id."})
     codec_config: dict | None = field(default=None, metadata={"help": "Sizes of a new codec."})
+    generator_only: bool = field(
+        default=False, metadata={"help": "Leave the tokens of `codec` as they are and train what makes sound of them."}
+    )
     losses: dict | None = field(default=None, metadata={"help": "Settings of CodecLosses."})
     train: list[dict] = field(default_factory=list, metadata={"help": "Specs of the training rows (load_rows)."})
     test: dict = field(default_factory=dict, metadata={"help": "Names and specs of the evaluation sets."})
@@ -43,9 +52,14 @@ def main() -> None:
         codec = FreezeOmniCodec.from_pretrained(in_cache(stage.codec), dtype=torch.float32)
     else:
         codec = FreezeOmniCodec(FreezeOmniCodecConfig(**(stage.codec_config or {})))
+    frozen = {}
+    if stage.generator_only:
+        if stage.codec is None:
+            raise ValueError("generator_only needs a codec whose tokens stay as they are: name it with --codec.")
+        frozen = {"the codec's encoder": codec.encoder, "the codebook": codec.quantizer}
     augment = Augmentation.from_dict(stage.augment) if stage.augment else None
     trainer = StageTrainer(
-        model=FreezeOmniForCodec(codec, CodecLosses(**(stage.losses or {}))),
+        model=FreezeOmniForCodec(codec, CodecLosses(**(stage.losses or {})), stage.generator_only),
         args=arguments,
         train_dataset=load_rows(stage.train),
         eval_dataset={name: load_rows(spec) for name, spec in stage.test.items()} or None,
@@ -53,7 +67,13 @@ def main() -> None:
         eval_collator=CodecCollator(codec.config, max_seconds=stage.max_seconds),
         compute_metrics=lambda found: codebook_figures(torch.as_tensor(found.predictions), codec.config.codebook_size),
         preprocess_logits_for_metrics=lambda outputs, labels: outputs[-1],
+        callbacks=[FrozenParts(frozen)],
     )
+
+    def keep_phonetic_head() -> None:
+        head = load_phonetic_head(in_cache(stage.codec)) if stage.generator_only else trainer.model.phonetic_head
+        save_phonetic_head(head, arguments.output_dir)
+
     run_stage(
         "Output stage 1: codec",
         trainer,
@@ -61,7 +81,7 @@ def main() -> None:
         None,
         [stage],
         push,
-        before_saving=lambda: save_phonetic_head(trainer.model.phonetic_head, arguments.output_dir),
+        before_saving=keep_phonetic_head,
     )
 
 

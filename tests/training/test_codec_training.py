@@ -233,4 +233,18 @@ def test_stage_learns(tmp_path, monkeypatch):
     head = load_phonetic_head(tmp_path / "out")
     assert head(loaded.quantizer.embed(codes[..., None])).shape == (1, 20, 29)
     assert load_phonetic_head(tmp_path) is None
+
+    # Then the sound alone: other weights of the generator, the same tokens.
+    more = {"generator_only": True, "codec": str(tmp_path / "out"), "max_steps": 10, "save_steps": 10}
+    more |= {"output_dir": str(tmp_path / "sound"), "losses": {**settings["losses"], "critic_start": 0}}
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump({**settings, **more}))
+    runpy.run_path(str(ROOT / "training" / "output1_codec.py"), run_name="__main__")
+    again = FreezeOmniCodec.from_pretrained(tmp_path / "sound")
+    assert torch.equal(again.encode(waves(1)).audio_codes, codes)
+    assert not torch.equal(again.decode(codes).audio_values, loaded.decode(codes).audio_values)
+    assert (tmp_path / "sound" / "phonetic_head.safetensors").is_file()
+    more["codec"] = None
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump({**settings, **more}))
+    with pytest.raises(ValueError, match="--codec"):
+        runpy.run_path(str(ROOT / "training" / "output1_codec.py"), run_name="__main__")
     assert "A codec" in (tmp_path / "out" / "README.md").read_text()

@@ -125,6 +125,8 @@ class FreezeOmniForCodec(PreTrainedModel):
     Args:
         codec: What is trained.
         losses: Weights.
+        generator_only: Tokens stay what they are, and only what makes sound of them is trained: a speech decoder that
+            says these tokens then sounds better without any training of its own.
     """
 
     config: FreezeOmniCodecConfig
@@ -132,13 +134,17 @@ class FreezeOmniForCodec(PreTrainedModel):
     main_input_name = "input_values"
     accepts_loss_kwargs = False
 
-    def __init__(self, codec: FreezeOmniCodec, losses: CodecLosses | None = None):
+    def __init__(self, codec: FreezeOmniCodec, losses: CodecLosses | None = None, generator_only: bool = False):
         super().__init__(codec.config)
         if codec.config.num_codebooks != 1:
             raise ValueError("Stage output 1 trains a codec with one codebook; this one has more.")
         self.codec, self.losses = codec, losses or CodecLosses()
         self.mel_distance = MelDistance(codec.config.sampling_rate)
-        self.phonetic_head = PhoneticHead(codec.config.latent_size) if self.losses.phonetic else None
+        self.generator_only = generator_only
+        codec.encoder.requires_grad_(not generator_only)
+        self.phonetic_head = None
+        if self.losses.phonetic and not generator_only:
+            self.phonetic_head = PhoneticHead(codec.config.latent_size)
         self.critics = None
         if self.losses.adversarial or self.losses.matching:
             self.critics = SpectrumCritics(self.losses.critic_channels)
@@ -165,10 +171,10 @@ class FreezeOmniForCodec(PreTrainedModel):
             labels: (B, C) classes of the letters (`character_ids`), -100 where padded; for the phonetic loss.
         """
         weights, codec = self.losses, self.codec
-        if self.training:
+        if self.training and not self.generator_only:
             self._tend_codebook(input_values, padding_mask)
         starts, size = self._piece_starts(input_values, padding_mask) if self.training else (None, None)
-        quantize = not self.training or int(self.steps) >= weights.quantize_from
+        quantize = not self.training or self.generator_only or int(self.steps) >= weights.quantize_from
         made = codec(input_values, padding_mask, starts, size, quantize, return_dict=True)
         lengths, wanted = made.audio_lengths, input_values
         if starts is not None:
@@ -190,7 +196,7 @@ class FreezeOmniForCodec(PreTrainedModel):
         steps = torch.arange(made.audio_codes.shape[1], device=input_values.device)
         output.audio_codes = made.audio_codes.masked_fill(steps >= made.code_lengths[:, None], -1)
         if self.training:
-            if quantize:
+            if quantize and not self.generator_only:
                 self._follow(made.latents, output.audio_codes)
             self.steps += 1
         output.loss = loss
@@ -290,6 +296,8 @@ class FreezeOmniForCodec(PreTrainedModel):
 
     def figures(self) -> dict[str, float]:
         """Parts of the last loss, and the share of codes that are in use."""
+        if self.generator_only:
+            return self.parts
         used = self.uses > self.losses.revive_below * self.uses.mean()
         return {**self.parts, "codes_used": float(used.float().mean())}
 
