@@ -23,6 +23,7 @@ class SpokenSegment:
         text_ids: (T,) ids whose embeddings are read.
         hidden: (P, llm_hidden_size) hidden states that produced the piece's tokens.
         speech_tokens: (N,) the result.
+        places: (N + 1,) the letter at which each of them and the end is said, of a decoder with letters.
         finish_reason: ``"end"``, or ``"length"`` where ``speech_max_tokens`` cut it.
     """
 
@@ -31,6 +32,7 @@ class SpokenSegment:
     text_ids: Tensor
     hidden: Tensor
     speech_tokens: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.long))
+    places: Tensor | None = None
     finish_reason: str | None = None
 
 
@@ -80,10 +82,12 @@ class SpeechTokenGenerator:
         hidden, hidden_mask = _pad([segment.hidden for segment in batch], weight)
         ids = pad_sequence([segment.text_ids for segment in batch], batch_first=True) if config.letters else None
         cache = self.decoder.prefill(text, text_mask, hidden, hidden_mask, ids)
+        places: list[list[int]] = [[] for _ in batch]
         rows = torch.arange(len(batch), device=weight.device)
         tokens = torch.full_like(rows, config.bos_speech_token_id)
         history = tokens[:, None]
         for _ in range(self.settings.speech_max_tokens):
+            self._note(rows, cache, places)
             output = self.decoder.step(tokens, cache)
             cache = output.cache
             tokens = choose_speech_tokens(
@@ -93,15 +97,30 @@ class SpeechTokenGenerator:
             if not bool(going.all()):
                 for row in rows[~going].tolist():
                     batch[row].finish_reason = "end"
+                    self._keep(batch[row], places[row])
                 if not bool(going.any()):
                     return
                 rows, tokens, history, cache = rows[going], tokens[going], history[going], cache.select(going)
             yield rows, tokens
             history = torch.cat((history, tokens[:, None]), dim=1)
+        self._note(rows, cache, places)
+        for row in rows.tolist():
+            self._keep(batch[row], places[row])
         # One more step tells whether a piece ended just at the limit.
         ended = self.decoder.step(tokens, cache).logits[:, -1].argmax(dim=-1) == config.eos_speech_token_id
         for row, at_end in zip(rows.tolist(), ended.tolist(), strict=True):
             batch[row].finish_reason = "end" if at_end else "length"
+
+    @staticmethod
+    def _note(rows: Tensor, cache: Any, places: list[list[int]]) -> None:
+        if cache.reading is not None:
+            for row, place in zip(rows.tolist(), cache.reading.place.tolist(), strict=True):
+                places[row].append(place)
+
+    @staticmethod
+    def _keep(segment: SpokenSegment, places: list[int]) -> None:
+        if places:
+            segment.places = torch.tensor(places)
 
 
 def _pad(vectors: list[Tensor], like: Tensor) -> tuple[Tensor, Tensor | None]:
