@@ -51,10 +51,26 @@ $(RUNS)/input1/model.safetensors:
 $(RUNS)/input3/model.safetensors: $(RUNS)/input1/model.safetensors
 	$(LAUNCH) training/input3_answer.py --config $(RECIPES)/input3.yaml
 
+$(RUNS)/output1/model.safetensors: $(RUNS)/input1/model.safetensors
+	$(LAUNCH) training/output1_codec.py --config $(RECIPES)/output1.yaml
+
+$(RUNS)/output1-sound/model.safetensors: $(RUNS)/output1/model.safetensors
+	$(LAUNCH) training/output1_codec.py --config $(RECIPES)/output1_sound.yaml
+
+$(RUNS)/output2/model.safetensors: $(RUNS)/input3/model.safetensors $(RUNS)/output1/model.safetensors
+	.venv/bin/python training/encode_speech.py --config $(RECIPES)/codes.yaml
+	$(LAUNCH) training/output2_speak.py --config $(RECIPES)/output2.yaml
+
+$(RUNS)/output3/model.safetensors: $(RUNS)/output2/model.safetensors
+	$(LAUNCH) training/output3_answer_aloud.py --config $(RECIPES)/output3.yaml
+
 train-embedded: train-data
-	$(MAKE) $(RUNS)/input3/model.safetensors
-	.venv/bin/freeze-omni eval $(RUNS)/input3 --output outputs/eval
-	.venv/bin/python training/export_embedded.py --run $(RUNS)/input3 --figures outputs/eval
+	$(MAKE) $(RUNS)/output3/model.safetensors $(RUNS)/output1-sound/model.safetensors
+	.venv/bin/python training/export_embedded.py --run $(RUNS)/output3 --codec $(RUNS)/output1-sound
+	.venv/bin/freeze-omni eval checkpoints/freeze-omni-smollm2-135m --output outputs/eval
+	.venv/bin/freeze-omni judge checkpoints/freeze-omni-smollm2-135m --output outputs/judge
+	.venv/bin/python training/export_embedded.py --run $(RUNS)/output3 --codec $(RUNS)/output1-sound \
+		--figures outputs/eval --voice-figures outputs/judge
 
 space: setup
 	.venv/bin/python space/app.py
