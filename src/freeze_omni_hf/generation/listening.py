@@ -23,7 +23,7 @@ from .text import check_placeholders
 NEVER = -np.inf
 # Log-probability of "no token here" above which a vector is passed over.
 SURELY_NOTHING = -0.02
-# What a letter costs, and a little more: hypotheses that run behind are not better for it.
+# Every letter costs something even where it is right, so that hypotheses which run behind would be better for it.
 LETTER_BONUS = 1.2
 
 
