@@ -78,6 +78,10 @@ def build_parser() -> argparse.ArgumentParser:
     judge.add_argument(
         "--top-k", nargs="+", type=_positive, default=[2], help="speech tokens to choose from (default: 2)"
     )
+    judge.add_argument(
+        "--policies", nargs="+", choices=("sentence", "short_first"),
+        help="ways of cutting answers into pieces (default: the model's own)",
+    )  # fmt: skip
     judge.add_argument("--limit", type=_positive, default=120, help="first rows only (default: %(default)s)")
     judge.add_argument("-o", "--output", help="folder for speaking.json, speaking.jsonl, speaking.md and speaking.png")
     judge.set_defaults(run=_job("freeze_omni_hf.evaluation.speaking"))

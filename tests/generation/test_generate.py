@@ -90,14 +90,16 @@ def test_padded_batch_equals_rows_alone(model, processor, inputs, policy):
         assert len(alone.audio[0]) == 600 * len(alone.speech_tokens[0]) > 0
 
 
-def test_streamed_sound_equals_the_whole(model, inputs):
-    whole = model.generate(**inputs, **GREEDY, codec_overlap=model.codec.context_tokens)
+@pytest.mark.parametrize("across", [False, True])
+def test_streamed_sound_equals_the_whole(model, inputs, across):
+    """Piece by piece, and as one sound without joins."""
+    settings = {**GREEDY, "codec_overlap": model.codec.context_tokens, "codec_across_segments": across}
+    whole = model.generate(**inputs, **settings)
     pieces: dict[int, list] = {0: [], 1: [], 2: []}
     listener = AudioStreamer(lambda chunk: pieces[chunk.row].append(chunk.samples))
     streamed = model.generate(
         **inputs,
-        **GREEDY,
-        codec_overlap=model.codec.context_tokens,
+        **settings,
         codec_first_chunk_size=5,
         codec_chunk_size=12,
         audio_streamer=listener,
@@ -107,6 +109,11 @@ def test_streamed_sound_equals_the_whole(model, inputs):
         assert torch.equal(streamed.speech_tokens[row], whole.speech_tokens[row])
         torch.testing.assert_close(streamed.audio[row], whole.audio[row], atol=1e-5, rtol=0)
         torch.testing.assert_close(torch.cat(pieces[row]), whole.audio[row], atol=1e-5, rtol=0)
+        spoken = [piece.speech_tokens for piece in whole.segments[row]]
+        assert len(spoken) > 1 or row
+        parts = [torch.cat(spoken)] if across else spoken
+        sound = torch.cat([model.codec.decode(tokens[None]).audio_values[0] for tokens in parts])
+        torch.testing.assert_close(whole.audio[row], sound, atol=1e-5, rtol=0)
     assert len(pieces[0]) > 2
     assert streamed.timings["first_sound"] > 0 and {"text", "codec", "speech_decoder"} <= set(streamed.timings)
 

@@ -8,6 +8,7 @@ import json
 from argparse import Namespace
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import product
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -226,9 +227,11 @@ def run(args: Namespace) -> int:
     if model is not None:
         rows = load_rows({**spec, "task": "qa", "files": "test-answers-*.parquet"})
         questions = [row["messages"][-2]["content"][0]["text"] or row["text"] for row in rows]
-        for top_k in args.top_k:
-            with tqdm(total=len(questions), desc=f"answers, top-k {top_k}", unit="row") as bar:
-                name, choice = f"answers, top-k {top_k}", {"speech_top_k": top_k, "speech_do_sample": top_k > 1}
+        for policy, top_k in product(args.policies or [None], args.top_k):
+            name, choice = f"answers, top-k {top_k}", {"speech_top_k": top_k, "speech_do_sample": top_k > 1}
+            if policy is not None:
+                name, choice["segment_policy"] = f"{name}, {policy}", policy
+            with tqdm(total=len(questions), desc=name, unit="row") as bar:
                 torch.manual_seed(0)
                 results.append(
                     judge_answers(model, processor, questions, judges, progress=bar.update, name=name, **choice)

@@ -37,6 +37,7 @@ SPEECH_DEFAULTS: dict[str, Any] = {
     "codec_chunk_size": 40,
     "codec_overlap": 10,
     "codec_first_chunk_size": None,
+    "codec_across_segments": False,
 }
 
 
@@ -79,6 +80,8 @@ class FreezeOmniGenerationConfig(GenerationConfig):
         codec_chunk_size: Speech tokens of one codec window.
         codec_overlap: Speech tokens of context on each side of a window.
         codec_first_chunk_size: Smaller first window of an answer that is streamed.
+        codec_across_segments: Make the sound of an answer's pieces as of one, so that no join is heard;
+            the end of a piece then waits for the beginning of the next. The released model makes each on its own.
     """
 
     def __init__(self, **kwargs):

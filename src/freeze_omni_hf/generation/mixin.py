@@ -425,8 +425,9 @@ class _Voice:
         )
         self.silent = set(settings.segment_silent_token_ids)
         self.pieces: list[SpokenSegment] = []
-        self.sounds: list[Tensor] = []
-        self.spoken_rows: set[int] = set()
+        # Of each row, what is ready to be heard, and its codec while it speaks.
+        self.sounds: dict[int, list[Tensor]] = {}
+        self.streams: dict[int, Any] = {}
 
     def take(self, closed: list[Segment], text: TextGeneration) -> None:
         """Pieces that just ended."""
@@ -441,29 +442,40 @@ class _Voice:
     def finish(self) -> None:
         """Speak what was not streamed."""
         if self.streamer is not None:
+            for row, stream in self.streams.items():
+                self._emit(row, stream.finish())
             self.streamer.end()
             return
         self.decoder.speak(self.pieces)
         self.clock.lap("speech_decoder")
-        codec = self.model.codec
-        self.sounds = codec.decode_windows(
-            [piece.speech_tokens for piece in self.pieces],
+        spoken = self._joined() if self.settings.codec_across_segments else self.pieces
+        sounds = self.model.codec.decode_windows(
+            [piece.speech_tokens for piece in spoken],
             self.settings.codec_chunk_size,
             self.settings.codec_overlap,
-            global_tokens=self._voices(),
+            global_tokens=self._voices(spoken),
         )
+        for piece, sound in zip(spoken, sounds, strict=True):
+            self.sounds.setdefault(piece.row, []).append(sound)
         self.clock.lap("codec")
         self.clock.first("first_sound")
+
+    def _joined(self) -> list[SpokenSegment]:
+        """One piece a row, of all its speech tokens."""
+        rows = list(dict.fromkeys(piece.row for piece in self.pieces))
+        nothing = torch.zeros(0, dtype=torch.long, device=self.model.codec.device)
+        tokens = {
+            row: torch.cat([nothing, *(piece.speech_tokens.to(nothing) for piece in self.pieces if piece.row == row)])
+            for row in rows
+        }
+        return [SpokenSegment(row, None, nothing, nothing, tokens[row]) for row in rows]
 
     def segments(self, rows: int) -> list[list[SpokenSegment]]:
         return [[piece for piece in self.pieces if piece.row == row] for row in range(rows)]
 
     def audio(self, rows: int) -> list[Tensor]:
         nothing = torch.zeros(0, device=self.model.codec.device)
-        return [
-            torch.cat([nothing, *(s for s, piece in zip(self.sounds, self.pieces, strict=True) if piece.row == row)])
-            for row in range(rows)
-        ]
+        return [torch.cat([nothing, *self.sounds.get(row, [])]) for row in range(rows)]
 
     def _piece(self, segment: Segment, text: TextGeneration) -> SpokenSegment | None:
         ids = torch.stack([text.tokens[index][segment.row] for index in range(segment.start, segment.end)])
@@ -482,39 +494,41 @@ class _Voice:
             return None
         return SpokenSegment(segment.row, segment.text, ids, hidden)
 
-    def _voices(self, row: int | None = None) -> Any:
-        """The voice of each piece, or of one row's pieces."""
+    def _voices(self, pieces: list[SpokenSegment]) -> Any:
+        """The voice of each piece."""
         if self.global_tokens is None:
             return None
         voices = torch.as_tensor(self.global_tokens)
-        if voices.ndim == 1:
-            return voices
-        return voices[row] if row is not None else voices[[piece.row for piece in self.pieces]]
+        return voices if voices.ndim == 1 else voices[[piece.row for piece in pieces]]
 
     def _stream(self, piece: SpokenSegment) -> None:
-        settings = self.settings
-        first = settings.codec_first_chunk_size if piece.row not in self.spoken_rows else None
-        self.spoken_rows.add(piece.row)
-        codec = self.model.codec.open_stream(
-            settings.codec_chunk_size, settings.codec_overlap, first, self._voices(piece.row)
-        )
-        sounds = []
-
-        def emit(samples: Tensor) -> None:
-            self.clock.lap("codec")
-            if len(samples):
-                self.clock.first("first_sound")
-                sounds.append(samples)
-                self.streamer.put(samples, piece.row)
-                self.clock.lap("listener")
-
+        settings, row = self.settings, piece.row
+        if row not in self.streams:
+            # Only the beginning of an answer is waited for.
+            first = settings.codec_first_chunk_size if row not in self.sounds else None
+            voices = self._voices([piece])
+            self.streams[row] = self.model.codec.open_stream(
+                settings.codec_chunk_size,
+                settings.codec_overlap,
+                first,
+                voices if voices is None or voices.ndim == 1 else voices[0],
+            )
+            self.sounds.setdefault(row, [])
+        stream = self.streams[row]
         for token in self.decoder.stream(piece):
             self.clock.lap("speech_decoder")
-            emit(codec.push(token.to(self.model.codec.device)))
+            self._emit(row, stream.push(token.to(self.model.codec.device)))
         self.clock.lap("speech_decoder")
-        emit(codec.finish())
-        nothing = torch.zeros(0, device=self.model.codec.device)
-        self.sounds.append(torch.cat([nothing, *sounds]))
+        if not settings.codec_across_segments:
+            self._emit(row, self.streams.pop(row).finish())
+
+    def _emit(self, row: int, samples: Tensor) -> None:
+        self.clock.lap("codec")
+        if len(samples):
+            self.clock.first("first_sound")
+            self.sounds[row].append(samples)
+            self.streamer.put(samples, row)
+            self.clock.lap("listener")
 
 
 __all__ = ["FreezeOmniGenerateOutput", "FreezeOmniGenerationMixin"]

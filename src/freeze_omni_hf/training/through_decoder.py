@@ -84,6 +84,7 @@ def give_voice(model: FreezeOmniForConditionalGeneration, processor: Any, argume
     if model.speech_decoder.reader is not None:
         model.speech_decoder.reader.set_tokens(processor.tokenizer.batch_decode([[token] for token in range(tokens)]))
     model.generation_config.codec_overlap = codec.context_tokens
+    model.generation_config.codec_across_segments = True
     model.generation_config.segment_text_cleaner = arguments.cleaner
     processor.output_sampling_rate = codec.config.sampling_rate
 
