@@ -131,6 +131,23 @@ def test_pieces_are_text_tokens_and_states_of_one_place(processor, reader):
     assert processor.tokenizer.decode(collate([other])["text_ids"][0]) == other["spoken"]
 
 
+def test_letters_and_hidden_states_are_trained_together(processor, reader):
+    """A piece with its states gives the decoder what `generate` gives it."""
+    model = tiny.model(decoder={"letters": True, "num_tokens": 259, "project_inputs": True}, prompt_length=0).eval()
+    model.speech_decoder.reader.token_letters = reader.token_letters
+    example = row("ab c.", speech_tokens=[3, 1, 4, 1, 5, 9, 2, 6, 5, 3])
+    batch = SpeakingCollator(processor, conversation=True, reader=reader)([example])
+    found = FreezeOmniForSpeaking(model, use_hidden_states=True).eval()(**batch)
+    table, ids = model.get_input_embeddings(), batch["input_ids"]
+    states = model.run_language_model(table(ids), torch.ones_like(ids)).hidden_states[-1]
+    start, length = int(batch["answer_start"]), int(batch["answer_length"])
+    expected = model.speech_decoder(
+        table(batch["text_ids"]), None, states[:, start - 1 : start - 1 + length], None,
+        labels=batch["labels"], text_ids=batch["text_ids"], places=batch["places"], return_dict=True,
+    )  # fmt: skip
+    torch.testing.assert_close(found.loss, expected.loss)
+
+
 def test_rows_whose_letters_have_no_place_are_named(processor, reader):
     collate = SpeakingCollator(processor, reader=reader)
     batch = collate([row("abc"), row("de", letter_times=None), row("fg", letter_times=[1])])

@@ -112,9 +112,9 @@ class FreezeOmniForSpeaking(FreezeOmniPreTrainedModel):
                 steps = torch.arange(int(answer_length.max()), device=input_ids.device)
                 hidden_mask = steps < answer_length[:, None]
                 # The state that produced a token stands one position before it.
-                places = (answer_start[:, None] - 1 + steps).clamp(max=input_ids.shape[1] - 1)
+                producers = (answer_start[:, None] - 1 + steps).clamp(max=input_ids.shape[1] - 1)
                 hidden = states.hidden_states[-1]
-                hidden = hidden.gather(1, places.unsqueeze(-1).expand(-1, -1, hidden.shape[-1]))
+                hidden = hidden.gather(1, producers.unsqueeze(-1).expand(-1, -1, hidden.shape[-1]))
         output = decoder(
             text,
             text_mask,
