@@ -273,7 +273,8 @@ def measure_speech_decoder(model: FreezeOmniForConditionalGeneration, repeats: i
 
     def speak(batch: int) -> float:
         text = torch.randn(batch, SEGMENT_TOKENS, config.llm_hidden_size, device=decoder.device)
-        cache = decoder.prefill(text, prefix_embeds=text)
+        ids = torch.randint(config.num_tokens, text.shape[:2], device=decoder.device) if config.letters else None
+        cache = decoder.prefill(text, prefix_embeds=text, text_ids=ids)
         tokens = torch.full((batch,), config.bos_speech_token_id, device=decoder.device)
         history = tokens[:, None]
         clock.lap()

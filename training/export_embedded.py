@@ -12,17 +12,15 @@ import shutil
 from pathlib import Path
 
 from freeze_omni_hf.embedded import EMBEDDED_NAME
-from freeze_omni_hf.language_model import state_hash
-from freeze_omni_hf.models import FreezeOmniCodec, FreezeOmniForConditionalGeneration
+from freeze_omni_hf.models import FreezeOmniForConditionalGeneration
 from freeze_omni_hf.processing import FreezeOmniProcessor
 from freeze_omni_hf.training.stages import in_cache
+from freeze_omni_hf.training.through_decoder import change_codec
 
 
 ROOT = Path(__file__).parents[1]
 MOST_BYTES = 80_000_000
 MARKS = ("<!-- {} -->", "<!-- end of {} -->")
-# What gives a codec's tokens their meaning.
-SAME = ("encoder", "quantizer")
 
 
 def main() -> None:
@@ -56,12 +54,10 @@ def export(run: str, output: Path, codec: str | None = None) -> None:
     """
     model = FreezeOmniForConditionalGeneration.from_pretrained(run)
     if codec is not None:
-        other = FreezeOmniCodec.from_pretrained(codec)
-        if any(state_hash(getattr(other, part)) != state_hash(getattr(model.codec, part)) for part in SAME):
-            raise ValueError(f"The tokens of {codec} are not those that the speech decoder of {run} has learned.")
-        model.codec = other
+        change_codec(model, codec)
     parts = [parameter for name, parameter in model.named_parameters() if not name.startswith("language_model.")]
-    size = 2 * sum(parameter.numel() for parameter in parts)
+    others = [buffer for name, buffer in model.named_buffers() if not name.startswith("language_model.")]
+    size = 2 * sum(parameter.numel() for parameter in parts) + sum(buffer.nbytes for buffer in others)
     if size > MOST_BYTES:
         raise ValueError(f"The speech parts take {size / 1e6:.0f} MB in float16, more than {MOST_BYTES / 1e6:.0f}.")
     for parameter in parts:

@@ -52,6 +52,8 @@ def test_tokens_are_spelled():
     assert mask.sum(dim=1).tolist() == [9, 4]
     with pytest.raises(ValueError, match="num_tokens"):
         reader.set_tokens(TEXTS[:3])
+    with pytest.raises(ValueError, match="letters of 7 LLM tokens, and not of token 9"):
+        reader.spell(torch.tensor([[1, 9]]), torch.ones(1, 2))
 
 
 def test_waits():

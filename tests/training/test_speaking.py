@@ -1,6 +1,7 @@
 # Copyright 2026 The freeze-omni-hf team. Licensed under the Apache License, Version 2.0.
 """Output stages 2 and 3: the decoder is trained on what it reads in `generate`, and only what is named changes."""
 
+import copy
 import json
 import runpy
 import sys
@@ -17,8 +18,14 @@ from sine_recipe import ROOT
 from transformers import DacConfig, DacModel
 
 from freeze_omni_hf import FreezeOmniProcessor, state_hash
+from freeze_omni_hf.models.letters import character_ids
+from freeze_omni_hf.training.codec import PhoneticHead, save_phonetic_head
 from freeze_omni_hf.training.data import load_rows
 from freeze_omni_hf.training.speaking import FreezeOmniForSpeaking, SpeakingCollator, encode_rows
+from freeze_omni_hf.training.through_decoder import VoiceArguments, give_voice
+
+
+SMALL = {"intermediate_size": 32, "num_attention_heads": 2, "num_hidden_layers": 2, "num_pre_layers": 1}
 
 
 @pytest.fixture
@@ -98,6 +105,27 @@ def test_slips_change_what_is_read_and_not_what_is_asked(model, processor):
     direct = model.speech_decoder(**{**arguments, "labels": read})
     torch.testing.assert_close(changed.logits, direct.logits)
     assert not torch.isclose(changed.loss, direct.loss)
+
+
+def test_another_sound_of_the_same_tokens(model, processor, tmp_path):
+    """A codec whose generator alone was trained takes the place of the other; one with other tokens is refused."""
+    other = copy.deepcopy(model.codec)
+    with torch.no_grad():
+        other.generator.head.weight.mul_(2)
+    other.save_pretrained(tmp_path / "sound")
+    decoder = model.speech_decoder
+    give_voice(model, processor, VoiceArguments(codec=str(tmp_path / "sound")))
+    assert model.speech_decoder is decoder
+    assert torch.equal(model.codec.generator.head.weight, other.generator.head.weight)
+    with torch.no_grad():
+        other.quantizer.codebooks[0].weight.mul_(2)
+    other.save_pretrained(tmp_path / "tokens")
+    with pytest.raises(ValueError, match="generator_only"):
+        give_voice(model, processor, VoiceArguments(codec=str(tmp_path / "tokens")))
+    assert torch.equal(model.codec.generator.head.weight, other.generator.head.weight)
+    # A new decoder may have any tokens.
+    give_voice(model, processor, VoiceArguments(codec=str(tmp_path / "tokens"), decoder={"hidden_size": 16, **SMALL}))
+    assert model.speech_decoder is not decoder
 
 
 def test_rows_that_do_not_fit_are_named(processor):
@@ -233,3 +261,64 @@ def test_stages_from_speech_to_a_voice(tmp_path, monkeypatch, capsys):
     with pytest.raises(ValueError, match="no throat"):
         run("output3_answer_aloud.py", tmp_path / "wrong", monkeypatch, **settings, parts=["throat"],
             model=str(tmp_path / "output2"), output_dir=str(tmp_path / "wrong"))  # fmt: skip
+
+
+def test_stages_with_letters(tmp_path, monkeypatch):
+    """Letters are placed by the codec's phonetic head, and both stages train on pieces that know their place."""
+    llm = tiny.language_model()
+    llm.save_pretrained(tmp_path / "llm")
+    tiny.tokenizer().save_pretrained(tmp_path / "llm")
+    source = tiny.model(llm, prompt_length=0)
+    source.codec.save_pretrained(tmp_path / "codec")
+    torch.manual_seed(0)
+    save_phonetic_head(PhoneticHead(source.codec.config.latent_size, 8), tmp_path / "codec")
+    ears = tiny.model(llm, voice=False, prompt_length=0)
+    ears.config.llm_name_or_path = str(tmp_path / "llm")
+    processor = FreezeOmniProcessor.from_model_config(ears.config, tiny.tokenizer())
+    ears.config.audio_token_id = processor.audio_token_id
+    ears.save_pretrained(tmp_path / "ears")
+    processor.save_pretrained(tmp_path / "ears")
+    tones.write_data(tmp_path / "data")
+    sets = {"train-words": {"path": str(tmp_path / "data"), "task": "qa"}}
+    run("encode_speech.py", tmp_path / "encode", monkeypatch,
+        codec=str(tmp_path / "codec"), output=str(tmp_path / "codes"), sets=sets)  # fmt: skip
+    rows = load_rows({"path": str(tmp_path / "codes"), "task": "speech"})
+    assert all(len(row["letter_times"]) == len(character_ids(row["spoken"])) for row in rows)
+
+    settings = {
+        "train": [{"path": str(tmp_path / "codes"), "task": "speech"}],
+        "learning_rate": 1e-2,
+        "max_steps": 20,
+        "per_device_train_batch_size": 5,
+        "logging_steps": 5,
+        "save_strategy": "no",
+        "remove_unused_columns": False,
+        "report_to": "none",
+        "use_cpu": True,
+        "dataloader_pin_memory": False,
+        "disable_tqdm": True,
+        "cut": True,
+    }
+    voice = {"model": str(tmp_path / "ears"), "codec": str(tmp_path / "codec")}
+    sizes = {"hidden_size": 16, **SMALL}
+    with pytest.raises(ValueError, match="letters"):
+        run(
+            "output2_speak.py",
+            tmp_path / "no",
+            monkeypatch,
+            **settings,
+            **voice,
+            decoder=sizes,
+            output_dir=str(tmp_path),
+        )
+    letters = {**sizes, "letters": True, "project_inputs": True}
+    run("output2_speak.py", tmp_path / "two", monkeypatch, **settings, **voice, decoder=letters,
+        output_dir=str(tmp_path / "two"))  # fmt: skip
+    run("output3_answer_aloud.py", tmp_path / "three", monkeypatch, **settings, model=str(tmp_path / "two"),
+        output_dir=str(tmp_path / "three"))  # fmt: skip
+    second, third = (load_file(tmp_path / name / "model.safetensors") for name in ("two", "three"))
+    assert third["speech_decoder.reader.token_letters"].any()
+    changed = {name.split(".")[1] for name in second if not torch.equal(second[name], third[name])}
+    assert changed == {"pre_layers", "prefix_layers", "prefix_proj"}
+    config = json.loads((tmp_path / "three" / "config.json").read_text())["speech_decoder_config"]
+    assert config["letters"] and config["num_tokens"] == len(processor.tokenizer)

@@ -95,9 +95,17 @@ class LetterReader(nn.Module):
             mask: (B, T).
 
         Returns:
-            Letter classes (B, R), the token (B, R) that each is of, and a mask (B, R). A token without letters has one
-            place, of class 0: it may be a pause.
+            Letter classes (B, R), the token (B, R) that each is of, and a mask (B, R). A token without letters has
+            one place, of class 0: it may be a pause.
+
+        Raises:
+            ValueError: an id that is not of the LLM this decoder was made for.
         """
+        if ids.numel() and int(ids.max()) >= len(self.token_letters):
+            raise ValueError(
+                f"The speech decoder knows the letters of {len(self.token_letters)} LLM tokens, and not of token "
+                f"{int(ids.max())}: the tokenizer is not that of its LLM."
+            )
         letters = self.token_letters[ids.to(self.token_letters.device)].long()
         used = letters > 0
         used[..., 0] = True

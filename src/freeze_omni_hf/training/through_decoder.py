@@ -57,14 +57,18 @@ class SpeakingArguments:
 
 
 def give_voice(model: FreezeOmniForConditionalGeneration, processor: Any, arguments: VoiceArguments) -> None:
-    """Puts a codec and a new speech decoder on a model that has none.
+    """Puts a codec and a new speech decoder on a model; or, on one that speaks, another codec of the same tokens.
 
     Raises:
-        ValueError: the model has no voice and no codec is named.
+        ValueError: the model has no voice and no codec is named, or the codec has other tokens than the speech decoder
+            that stays (``decoder`` is not given).
     """
     if model.speech_decoder is None and arguments.codec is None:
         raise ValueError("The model has no voice yet: name its codec with --codec.")
     if arguments.codec is None:
+        return
+    if model.speech_decoder is not None and arguments.decoder is None:
+        change_codec(model, in_cache(arguments.codec))
         return
     codec = AutoModelForAudioTokenization.from_pretrained(in_cache(arguments.codec), dtype=torch.float32)
     if not isinstance(codec, (FreezeOmniCodec, FreezeOmniOtherCodec)):
@@ -87,6 +91,23 @@ def give_voice(model: FreezeOmniForConditionalGeneration, processor: Any, argume
     model.generation_config.codec_across_segments = True
     model.generation_config.segment_text_cleaner = arguments.cleaner
     processor.output_sampling_rate = codec.config.sampling_rate
+
+
+def change_codec(model: FreezeOmniForConditionalGeneration, folder: str) -> None:
+    """Gives a model that speaks a codec with the same tokens and another sound (``generator_only`` of output 1).
+
+    Raises:
+        ValueError: its tokens mean something else.
+    """
+    other = FreezeOmniCodec.from_pretrained(folder, dtype=torch.float32).requires_grad_(False)
+    for part in ("encoder", "quantizer"):  # what gives tokens their meaning; in half precision, as checkpoints have it
+        known, new = (getattr(codec, part).state_dict() for codec in (model.codec, other))
+        if not all(name in known and torch.equal(known[name].half(), new[name].half()) for name in new):
+            raise ValueError(
+                f"The tokens of {folder} are not those that the speech decoder has learned: train a new one "
+                "(decoder), or only the codec's generator (generator_only)."
+            )
+    model.codec, model.config.codec_config = other, other.config
 
 
 def train_decoder(
@@ -171,4 +192,4 @@ def add_lora(decoder: FreezeOmniSpeechDecoder, settings: dict[str, Any]) -> Any:
     )
 
 
-__all__ = ["SpeakingArguments", "VoiceArguments", "add_lora", "give_voice", "train_decoder"]
+__all__ = ["SpeakingArguments", "VoiceArguments", "add_lora", "change_codec", "give_voice", "train_decoder"]
