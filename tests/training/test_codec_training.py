@@ -2,15 +2,12 @@
 """Output stage 1: distances and critics, a codebook that stays in use, and the stage as a script."""
 
 import json
-import runpy
-import sys
 
 import numpy as np
 import pytest
 import tones
 import torch
-import yaml
-from sine_recipe import ROOT
+from smoke import EVERY_20, TRAINER, run
 
 from freeze_omni_hf.configuration import FreezeOmniCodecConfig
 from freeze_omni_hf.models import FreezeOmniCodec
@@ -199,28 +196,17 @@ def test_collator_gives_whole_tokens_and_letters():
 def test_stage_learns(tmp_path, monkeypatch):
     tones.write_data(tmp_path / "data")
     settings = {
+        **TRAINER,
+        **EVERY_20,
         "codec_config": SIZES,
         "losses": {"critic_start": 20, "critic_channels": 4, "critic_samples": 4800, "quantize_from": 5},
         "train": [{"path": str(tmp_path / "data"), "task": "tts"}],
         "test": {"dev": {"path": str(tmp_path / "data"), "task": "tts", "limit": 5}},
         "output_dir": str(tmp_path / "out"),
         "learning_rate": 3e-3,
-        "max_steps": 40,
-        "per_device_train_batch_size": 5,
-        "logging_steps": 5,
-        "save_steps": 20,
-        "eval_strategy": "steps",
-        "eval_steps": 20,
-        "remove_unused_columns": False,
         "label_names": ["labels"],
-        "report_to": "none",
-        "use_cpu": True,
-        "dataloader_pin_memory": False,
-        "disable_tqdm": True,
     }
-    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(settings))
-    monkeypatch.setattr(sys, "argv", ["output1_codec.py", "--config", str(tmp_path / "recipe.yaml")])
-    runpy.run_path(str(ROOT / "training" / "output1_codec.py"), run_name="__main__")
+    run("output1_codec.py", tmp_path, monkeypatch, **settings)
     history = json.loads((tmp_path / "out" / "checkpoint-40" / "trainer_state.json").read_text())["log_history"]
     mel = [entry["mel"] for entry in history if "mel" in entry]
     assert mel[-1] < 0.75 * mel[0], mel
@@ -237,14 +223,11 @@ def test_stage_learns(tmp_path, monkeypatch):
     # Then the sound alone: other weights of the generator, the same tokens.
     more = {"generator_only": True, "codec": str(tmp_path / "out"), "max_steps": 10, "save_steps": 10}
     more |= {"output_dir": str(tmp_path / "sound"), "losses": {**settings["losses"], "critic_start": 0}}
-    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump({**settings, **more}))
-    runpy.run_path(str(ROOT / "training" / "output1_codec.py"), run_name="__main__")
+    run("output1_codec.py", tmp_path, monkeypatch, **{**settings, **more})
     again = FreezeOmniCodec.from_pretrained(tmp_path / "sound")
     assert torch.equal(again.encode(waves(1)).audio_codes, codes)
     assert not torch.equal(again.decode(codes).audio_values, loaded.decode(codes).audio_values)
     assert (tmp_path / "sound" / "phonetic_head.safetensors").is_file()
-    more["codec"] = None
-    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump({**settings, **more}))
     with pytest.raises(ValueError, match="--codec"):
-        runpy.run_path(str(ROOT / "training" / "output1_codec.py"), run_name="__main__")
+        run("output1_codec.py", tmp_path, monkeypatch, **{**settings, **more, "codec": None})
     assert "A codec" in (tmp_path / "out" / "README.md").read_text()

@@ -1,16 +1,12 @@
 # Copyright 2026 The freeze-omni-hf team. Licensed under the Apache License, Version 2.0.
 """Preference tuning: the decoder as TRL knows a causal LM, pairs ranked by a recogniser, and the stage as a script."""
 
-import runpy
-import sys
-
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import tiny
 import torch
-import yaml
-from sine_recipe import ROOT
+from smoke import TRAINER, run
 from torch.nn.utils.rnn import pad_sequence
 
 from freeze_omni_hf import FreezeOmniForConditionalGeneration, FreezeOmniProcessor, state_hash
@@ -105,32 +101,22 @@ def test_stage_prefers_what_was_understood(model, tmp_path, monkeypatch):
     processor.save_pretrained(tmp_path / "model")
     rows = [pair(model), pair(model, 2, 3)]
     settings = {
+        **TRAINER,
         "model": str(tmp_path / "model"),
         "pairs": str(tmp_path / "pairs"),
         "output_dir": str(tmp_path / "out"),
         "learning_rate": 1e-3,
         "max_steps": 12,
         "per_device_train_batch_size": 2,
-        "logging_steps": 1,
-        "report_to": "none",
-        "use_cpu": True,
         "bf16": False,
         "gradient_checkpointing": False,
         "save_strategy": "no",
-        "disable_tqdm": True,
-        "dataloader_pin_memory": False,
     }
-
-    def run() -> None:
-        (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(settings))
-        monkeypatch.setattr(sys, "argv", ["output4_prefer.py", "--config", str(tmp_path / "recipe.yaml")])
-        runpy.run_path(str(ROOT / "training" / "output4_prefer.py"), run_name="__main__")
-
     with pytest.raises(ValueError, match="rank_readings"):
-        run()
+        run("output4_prefer.py", tmp_path, monkeypatch, **settings)
     (tmp_path / "pairs").mkdir()
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "pairs" / "pairs-00000.parquet")
-    run()
+    run("output4_prefer.py", tmp_path, monkeypatch, **settings)
     tuned = FreezeOmniForConditionalGeneration.from_pretrained(tmp_path / "out", language_model=llm)
 
     @torch.no_grad()

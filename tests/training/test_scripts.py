@@ -15,14 +15,11 @@ import pytest
 import tiny
 import tones
 import torch
-import yaml
 from safetensors.torch import load_file
+from smoke import ROOT, TRAINER, write_recipe
 
 from freeze_omni_hf import FreezeOmniProcessor, state_hash
 from freeze_omni_hf.training.shards import features
-
-
-ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -53,29 +50,16 @@ def start(tmp_path_factory) -> Path:
 def recipe(start: Path, output: Path, **settings) -> Path:
     data = [{"path": str(start / "data"), "task": settings.pop("task", "asr")}]
     content = {
+        **TRAINER,
         "model": str(start / "model"),
         "train": data,
         "output_dir": str(output),
-        "learning_rate": 1e-2,
         "encoder_learning_rate": 1e-2,
-        "max_steps": 40,
-        "per_device_train_batch_size": 5,
-        "logging_steps": 5,
-        "save_steps": 20,
-        "remove_unused_columns": False,
         "label_names": ["labels"],
         "train_sampling_strategy": "group_by_length",
         "length_column_name": "duration",
-        "report_to": "none",
-        "use_cpu": True,
-        "dataloader_pin_memory": False,
-        "disable_tqdm": True,
-        **settings,
     }
-    output.mkdir(parents=True, exist_ok=True)
-    file = output / "recipe.yaml"
-    file.write_text(yaml.safe_dump(content))
-    return file
+    return write_recipe(output, **{**content, **settings})
 
 
 def run(script: str, config: Path, monkeypatch) -> None:

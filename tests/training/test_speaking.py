@@ -3,8 +3,6 @@
 
 import copy
 import json
-import runpy
-import sys
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -12,9 +10,8 @@ import pytest
 import tiny
 import tones
 import torch
-import yaml
 from safetensors.torch import load_file
-from sine_recipe import ROOT
+from smoke import EVERY_20, TRAINER, run
 from transformers import DacConfig, DacModel
 
 from freeze_omni_hf import FreezeOmniProcessor, state_hash
@@ -159,18 +156,6 @@ def test_tokens_of_rows_are_those_of_each_alone(model):
     assert encode_rows(codec, []) == []
 
 
-def run(script: str, folder, monkeypatch, **settings):
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "recipe.yaml").write_text(yaml.safe_dump(settings))
-    monkeypatch.setattr(sys, "argv", [script, "--config", str(folder / "recipe.yaml")])
-    try:
-        runpy.run_path(str(ROOT / "training" / script), run_name="__main__")
-    except SystemExit as stopped:
-        assert not stopped.code
-    finally:
-        torch.set_grad_enabled(True)
-
-
 def test_stages_from_speech_to_a_voice(tmp_path, monkeypatch, capsys):
     """Tokens are made once; output 2 on text, output 3 on hidden states; the LLM and the codec stay as they are."""
     llm = tiny.language_model()
@@ -201,30 +186,14 @@ def test_stages_from_speech_to_a_voice(tmp_path, monkeypatch, capsys):
     assert rows[0]["messages"][-1]["role"] == "assistant" and rows[0]["speech_tokens"]
 
     settings = {
+        **TRAINER,
+        **EVERY_20,
         "train": [{"path": str(tmp_path / "codes"), "task": "speech"}],
         "test": {"dev": {"path": str(tmp_path / "codes"), "task": "speech", "limit": 5}},
-        "learning_rate": 1e-2,
-        "max_steps": 40,
-        "per_device_train_batch_size": 5,
-        "logging_steps": 5,
-        "save_steps": 20,
-        "eval_strategy": "steps",
-        "eval_steps": 20,
-        "remove_unused_columns": False,
         "label_names": ["labels"],
-        "report_to": "none",
-        "use_cpu": True,
-        "dataloader_pin_memory": False,
-        "disable_tqdm": True,
         "letter_weight": 0.3,
     }
-    sizes = {
-        "hidden_size": 16,
-        "intermediate_size": 32,
-        "num_attention_heads": 2,
-        "num_hidden_layers": 2,
-        "num_pre_layers": 1,
-    }
+    sizes = {"hidden_size": 16, **SMALL}
     stages = {
         "output2": (
             "output2_speak.py",
@@ -286,17 +255,10 @@ def test_stages_with_letters(tmp_path, monkeypatch):
     assert all(len(row["letter_times"]) == len(character_ids(row["spoken"])) for row in rows)
 
     settings = {
+        **TRAINER,
         "train": [{"path": str(tmp_path / "codes"), "task": "speech"}],
-        "learning_rate": 1e-2,
         "max_steps": 20,
-        "per_device_train_batch_size": 5,
-        "logging_steps": 5,
         "save_strategy": "no",
-        "remove_unused_columns": False,
-        "report_to": "none",
-        "use_cpu": True,
-        "dataloader_pin_memory": False,
-        "disable_tqdm": True,
         "cut": True,
     }
     voice = {"model": str(tmp_path / "ears"), "codec": str(tmp_path / "codec")}
