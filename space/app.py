@@ -28,8 +28,6 @@ import numpy as np
 import texts
 from engine import Answer, Engine, Line, Settings, SpaceError, Turn, joined, read_question, sound_rate
 
-from freeze_omni_hf.embedded import UNTRAINED_NOTICE
-
 
 HERE = Path(__file__).resolve().parent
 WAITING_LIMIT = 16
@@ -87,7 +85,7 @@ def create_app(engine: Engine, model: str = "", llm: str = "", streaming: bool |
     try:
         first = engine.load(model, llm)
         choice, settings = (model, llm), first.settings
-        status, warning = first.describe(), UNTRAINED_NOTICE if first.untrained else ""
+        status, warning = first.describe(), ""
     except SpaceError as error:
         choice, settings, status, warning = None, Settings(), str(error), str(error)
 
@@ -243,11 +241,10 @@ def create_app(engine: Engine, model: str = "", llm: str = "", streaming: bool |
                 message = str(error) if chosen is None else texts.OLD_MODEL_KEPT.format(error=error)
                 yield {loaded_status: message}
                 return
-            warning = UNTRAINED_NOTICE if loaded.untrained else ""
             yield {
                 loaded_status: loaded.describe(),
                 choice_state: (name, llm),
-                banner: show_notice(warning),
+                banner: show_notice(""),
                 # The system prompt is the visitor's; the rest follows the model.
                 **dict(zip(controls[1:], astuple(loaded.settings)[1:], strict=True)),
             }

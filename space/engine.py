@@ -25,7 +25,6 @@ from freeze_omni_hf import (
     embedded_checkpoint,
     generate_in_thread,
 )
-from freeze_omni_hf.embedded import is_untrained
 from freeze_omni_hf.processing import AudioError, AudioTooLongError, load_audio
 
 
@@ -131,7 +130,6 @@ class LoadedModel:
     name: str
     model: FreezeOmniForConditionalGeneration
     processor: FreezeOmniProcessor
-    untrained: bool
 
     @property
     def speaks(self) -> bool:
@@ -202,7 +200,7 @@ class Engine:
             raise SpaceError(
                 texts.NOT_LOADED.format(name=name or "embedded in the package", reason=_one_line(error))
             ) from error
-        return LoadedModel(name or Path(place).name, model, processor, is_untrained(place))
+        return LoadedModel(name or Path(place).name, model, processor)
 
     def answer(self, loaded: LoadedModel, turns: list[Turn], question: str, settings: Settings) -> Iterator[Any]:
         """Answer a question in a conversation.

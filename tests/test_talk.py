@@ -7,9 +7,8 @@ import pytest
 import soundfile
 import tiny
 
-from freeze_omni_hf import FreezeOmniProcessor, embedded_checkpoint
+from freeze_omni_hf import FreezeOmniProcessor
 from freeze_omni_hf.cli import main
-from freeze_omni_hf.embedded import is_untrained
 
 
 QUESTION = Path(__file__).parents[1] / "examples" / "question.wav"
@@ -64,6 +63,4 @@ def test_errors_are_one_line(folder, capsys, change, words):
 def test_embedded_model_answers_with_the_real_llm(smollm2, tmp_path, capsys):
     output = tmp_path / "answer.wav"
     assert main(["talk", str(QUESTION), "-o", str(output), "--max-new-tokens", "8", "--greedy"]) == 0
-    captured = capsys.readouterr()
-    assert ("untrained" in captured.err) == is_untrained(embedded_checkpoint())
     assert len(soundfile.read(output)[0]) > 0

@@ -62,8 +62,10 @@ def export(run: str, output: Path, codec: str | None = None) -> None:
         raise ValueError(f"The speech parts take {size / 1e6:.0f} MB in float16, more than {MOST_BYTES / 1e6:.0f}.")
     for parameter in parts:
         parameter.data = parameter.data.half()
-    # Where the LLM lay on this machine is nobody's business.
+    # Where the LLM and the codec lay on this machine is nobody's business.
     model.config.text_config._name_or_path = model.config.llm_name_or_path
+    if model.config.codec_config is not None:
+        model.config.codec_config._name_or_path = ""
     model.save_pretrained(output)
     FreezeOmniProcessor.from_pretrained(run).save_pretrained(output)
 

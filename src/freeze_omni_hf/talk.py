@@ -6,13 +6,12 @@ The file is heard chunk by chunk as a microphone would give it, so times after t
 Run as: freeze-omni talk question.wav -o answer.wav
 """
 
-import sys
 from argparse import Namespace
 from time import perf_counter
 
 import torch
 
-from .embedded import UNTRAINED_NOTICE, embedded_checkpoint, is_untrained
+from .embedded import embedded_checkpoint
 from .generation.live import SpokenTurn
 from .models import FreezeOmniForConditionalGeneration
 from .processing import FreezeOmniProcessor, load_audio
@@ -50,7 +49,7 @@ class _Printer:
 def run(args: Namespace) -> int:
     """Answer ``args.audio`` (see the command's help)."""
     start = perf_counter()
-    folder = args.model or embedded_checkpoint(quiet=True)
+    folder = args.model or embedded_checkpoint()
     device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
     model = FreezeOmniForConditionalGeneration.from_pretrained(
         folder, language_model=args.llm, dtype=None if args.dtype == "auto" else getattr(torch, args.dtype)
@@ -58,8 +57,6 @@ def run(args: Namespace) -> int:
     model.to(device).eval()
     processor = FreezeOmniProcessor.from_pretrained(folder)
     times = {"load": perf_counter() - start}
-    if is_untrained(folder):
-        print(f"NOTE: {UNTRAINED_NOTICE}\n", file=sys.stderr)
 
     rate = processor.feature_extractor.sampling_rate
     question = load_audio(args.audio, sampling_rate=rate)

@@ -13,7 +13,7 @@ from freeze_omni_hf import FreezeOmniProcessor
 from freeze_omni_hf.cli import main
 from freeze_omni_hf.evaluation import speaking
 from freeze_omni_hf.evaluation.judge import PocketsphinxJudge, transcripts
-from freeze_omni_hf.evaluation.speaking import judge_answers, judge_codec
+from freeze_omni_hf.evaluation.speaking import SpeechResult, _judged, goes_in_circles, judge_answers, judge_codec
 
 
 @pytest.fixture
@@ -73,6 +73,19 @@ def test_answers_are_judged_by_their_own_text(model, processor):
     assert [row["text"] for row in again.rows] == [row["text"] for row in result.rows]
 
 
+def test_answers_that_go_in_circles_do_not_count():
+    """Whisper writes a repeated phrase for ever, however it is spoken: such answers are counted apart."""
+    circle = "It is so. It is so. It is so. It is so."
+    assert goes_in_circles(circle)
+    assert not goes_in_circles("It is so, it is so, and it is so.") and not goes_in_circles("Yes")
+    result, waves = SpeechResult("answers", rows=[{}, {}]), [np.zeros(24000, np.float32)] * 2
+    _judged(result, {"ear": Listener("cat bird")}, waves, 24000, [circle, "cat dog"])
+    assert result.figures == {"wer_ear": 0.5} and [row["ear"] for row in result.rows] == ["cat bird"] * 2
+    result.rows.pop()
+    _judged(result, {"ear": Listener("it is so")}, waves[:1], 24000, [circle])
+    assert result.figures["wer_ear"] == 0.75  # nothing else is there
+
+
 def test_command(model, processor, tmp_path, monkeypatch, capsys):
     llm = tmp_path / "llm"
     model.language_model.save_pretrained(llm)
@@ -85,13 +98,12 @@ def test_command(model, processor, tmp_path, monkeypatch, capsys):
     tones.write_data(tmp_path / "data", 3, "test-answers-00000")
     monkeypatch.setattr(speaking, "JUDGES", {"whisper-base": Listener})
     command = ["judge", str(tmp_path / "model"), "--data", str(tmp_path / "data"), "-o", str(tmp_path / "out")]
-    assert main([*command, "--top-k", "1", "3"]) == 0
+    assert main([*command, "--top-k", "1", "3", "--policies", "sentence"]) == 0
     shown = capsys.readouterr().out
-    assert "| answers, top-k 3 |" in shown and "| codec |" in shown
+    assert "| answers, top-k 3, sentence |" in shown and "| codec |" in shown
     figures = json.loads((tmp_path / "out" / "speaking.json").read_text())
-    assert (
-        list(figures) == ["voice", "codec", "answers, top-k 1", "answers, top-k 3"] and figures["voice"]["rows"] == 4
-    )
+    assert list(figures) == ["voice", "codec", "answers, top-k 1, sentence", "answers, top-k 3, sentence"]
+    assert figures["voice"]["rows"] == 4
     rows = [json.loads(line) for line in (tmp_path / "out" / "speaking.jsonl").read_text().splitlines()]
     assert len(rows) == 14 and rows[-1]["whisper-base"] in ("cat dog", "")
     assert (tmp_path / "out" / "speaking.png").stat().st_size > 5000

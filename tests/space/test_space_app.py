@@ -12,7 +12,7 @@ import pytest
 import soundfile
 import texts
 import yaml
-from engine import Engine, Settings, Turn
+from engine import Settings, Turn
 
 
 SPACE = Path(app.__file__).parent
@@ -129,13 +129,6 @@ def test_wrong_model_keeps_the_old_one(page, choice):
 def test_page_starts_without_a_model(engine):
     page = Page(app.create_app(engine, "/nowhere"))
     assert "no such folder" in page["banner"].value and page["banner"].visible
-
-
-def test_untrained_model_has_a_banner(checkpoint, tmp_path):
-    shutil.copytree(checkpoint, tmp_path / "model")
-    (tmp_path / "model" / "UNTRAINED").touch()
-    page = Page(app.create_app(Engine(device="cpu"), str(tmp_path / "model")))
-    assert "untrained" in page["banner"].value and page["banner"].visible
 
 
 def test_answers_borrow_a_gpu_on_zerogpu(monkeypatch):

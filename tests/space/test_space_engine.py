@@ -209,13 +209,6 @@ def test_wrong_models_are_named(engine, checkpoint, tmp_path):
         engine.load(str(tmp_path))
 
 
-def test_untrained_model_is_marked(checkpoint, save_tiny, tmp_path):
-    assert not Engine(device="cpu").load(str(checkpoint)).untrained
-    copy = save_tiny(tmp_path)
-    (copy / "UNTRAINED").write_text("yes")
-    assert Engine(device="cpu").load(str(copy)).untrained
-
-
 def test_line_has_one_place_a_visitor_and_an_end():
     line = Line(limit=2)
     ticket = line.enter("a")
