@@ -39,7 +39,6 @@ from freeze_omni_hf import (
     SpokenTurn,
     embedded_checkpoint,
 )
-from freeze_omni_hf.embedded import is_untrained
 from freeze_omni_hf.generation.sampling import choose_speech_tokens
 from freeze_omni_hf.language_model import cache_of
 from freeze_omni_hf.processing import load_audio
@@ -440,7 +439,6 @@ def main(arguments: list[str] | None = None) -> None:
     figures |= measure_other_generator(model, args.repeats)
     settings = {
         "checkpoint": Path(args.checkpoint).name,
-        "trained": not is_untrained(args.checkpoint),
         "device": torch.cuda.get_device_name(model.device) if model.device.type == "cuda" else "cpu",
         "threads": torch.get_num_threads(),
         "load_average": load_average,  # before the run: threads that wait for each other suffer from neighbours most
