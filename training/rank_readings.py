@@ -23,6 +23,7 @@ from freeze_omni_hf.models import FreezeOmniForConditionalGeneration
 from freeze_omni_hf.processing import FreezeOmniProcessor
 from freeze_omni_hf.training.data import load_rows
 from freeze_omni_hf.training.preference import rank_readings, sample_readings
+from freeze_omni_hf.training.speaking import questions_as_text
 from freeze_omni_hf.training.stages import in_cache
 
 
@@ -95,13 +96,7 @@ def main() -> int:
 
 def spoken_pieces(model, processor, rows: list[dict], max_new_tokens: int) -> list:
     """Pieces in which the LLM's answers to the rows' questions are spoken."""
-    chats = [
-        [
-            {"role": turn["role"], "content": "".join(part["text"] or "" for part in turn["content"])}
-            for turn in row["messages"][:-1]
-        ]
-        for row in rows
-    ]
+    chats = [questions_as_text(row) for row in rows]
     inputs = processor.apply_chat_template(
         chats, tokenize=True, return_dict=True, add_generation_prompt=True, padding=True, return_tensors="pt"
     )

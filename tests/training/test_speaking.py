@@ -156,19 +156,24 @@ def test_tokens_of_rows_are_those_of_each_alone(model):
     assert encode_rows(codec, []) == []
 
 
+def save_ears(llm, folder) -> None:
+    """The LLM, and a model around it that hears and does not speak."""
+    llm.save_pretrained(folder / "llm")
+    tiny.tokenizer().save_pretrained(folder / "llm")
+    ears = tiny.model(llm, voice=False, prompt_length=0)
+    ears.config.llm_name_or_path = str(folder / "llm")
+    processor = FreezeOmniProcessor.from_model_config(ears.config, tiny.tokenizer())
+    ears.config.audio_token_id = processor.audio_token_id
+    ears.save_pretrained(folder / "ears")
+    processor.save_pretrained(folder / "ears")
+
+
 def test_stages_from_speech_to_a_voice(tmp_path, monkeypatch, capsys):
     """Tokens are made once; output 2 on text, output 3 on hidden states; the LLM and the codec stay as they are."""
     llm = tiny.language_model()
-    llm.save_pretrained(tmp_path / "llm")
-    tiny.tokenizer().save_pretrained(tmp_path / "llm")
     source = tiny.model(llm, prompt_length=0)
     source.codec.save_pretrained(tmp_path / "codec")
-    ears = tiny.model(llm, voice=False, prompt_length=0)
-    ears.config.llm_name_or_path = str(tmp_path / "llm")
-    processor = FreezeOmniProcessor.from_model_config(ears.config, tiny.tokenizer())
-    ears.config.audio_token_id = processor.audio_token_id
-    ears.save_pretrained(tmp_path / "ears")
-    processor.save_pretrained(tmp_path / "ears")
+    save_ears(llm, tmp_path)
     tones.write_data(tmp_path / "data")
     before = state_hash(llm)
 
@@ -235,18 +240,11 @@ def test_stages_from_speech_to_a_voice(tmp_path, monkeypatch, capsys):
 def test_stages_with_letters(tmp_path, monkeypatch):
     """Letters are placed by the codec's phonetic head, and both stages train on pieces that know their place."""
     llm = tiny.language_model()
-    llm.save_pretrained(tmp_path / "llm")
-    tiny.tokenizer().save_pretrained(tmp_path / "llm")
     source = tiny.model(llm, prompt_length=0)
     source.codec.save_pretrained(tmp_path / "codec")
     torch.manual_seed(0)
     save_phonetic_head(PhoneticHead(source.codec.config.latent_size, 8), tmp_path / "codec")
-    ears = tiny.model(llm, voice=False, prompt_length=0)
-    ears.config.llm_name_or_path = str(tmp_path / "llm")
-    processor = FreezeOmniProcessor.from_model_config(ears.config, tiny.tokenizer())
-    ears.config.audio_token_id = processor.audio_token_id
-    ears.save_pretrained(tmp_path / "ears")
-    processor.save_pretrained(tmp_path / "ears")
+    save_ears(llm, tmp_path)
     tones.write_data(tmp_path / "data")
     sets = {"train-words": {"path": str(tmp_path / "data"), "task": "qa"}}
     run("encode_speech.py", tmp_path / "encode", monkeypatch,
@@ -283,4 +281,6 @@ def test_stages_with_letters(tmp_path, monkeypatch):
     changed = {name.split(".")[1] for name in second if not torch.equal(second[name], third[name])}
     assert changed == {"pre_layers", "prefix_layers", "prefix_proj"}
     config = json.loads((tmp_path / "three" / "config.json").read_text())["speech_decoder_config"]
-    assert config["letters"] and config["num_tokens"] == len(processor.tokenizer)
+    assert config["letters"] and config["num_tokens"] == len(
+        FreezeOmniProcessor.from_pretrained(tmp_path / "three").tokenizer
+    )

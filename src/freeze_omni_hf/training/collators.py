@@ -25,6 +25,11 @@ def pad_rows(rows: list[list[int]], value: int) -> Tensor:
     return torch.tensor([row + [value] * (longest - len(row)) for row in rows])
 
 
+def generator_of(row: dict[str, Any], purpose: str, seed: int, epoch: int) -> np.random.Generator:
+    """Random numbers of one row in an epoch, others for each purpose."""
+    return row_generator(seed, epoch, zlib.crc32(f"{purpose}/{row.get('id')}".encode()))
+
+
 class SoundCollator:
     """Reads and augments the sound of a batch of rows.
 
@@ -64,7 +69,7 @@ class SoundCollator:
 
     def generator(self, row: dict[str, Any], purpose: str) -> np.random.Generator:
         """Random numbers of one row in this epoch."""
-        return row_generator(self.seed, self.epoch, zlib.crc32(f"{purpose}/{row.get('id')}".encode()))
+        return generator_of(row, purpose, self.seed, self.epoch)
 
 
 @dataclass

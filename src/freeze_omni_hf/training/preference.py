@@ -157,7 +157,9 @@ class PreferenceCollator:
         ]
         text = pad_rows([list(row["text_ids"]) for row in rows], 0)
         hidden = [
-            torch.from_numpy(np.frombuffer(row["hidden"], dtype=np.float16).copy()).float().view(-1, self.width)
+            torch.from_numpy(np.frombuffer(row["hidden"], dtype=np.float16).copy())
+            .float()
+            .view(-1, config.llm_hidden_size)
             for row in rows
         ]
         batch = {
@@ -173,11 +175,6 @@ class PreferenceCollator:
             places = [list(row[f"{name}_places"]) for name, row in zip(names, rows, strict=True)]
             batch |= {"text_ids": text, "places": pad_rows(places, 0)}
         return batch
-
-    @property
-    def width(self) -> int:
-        """Of a hidden state of the LLM."""
-        return self.config.llm_hidden_size
 
 
 class PreferenceTrainer(DPOTrainer):

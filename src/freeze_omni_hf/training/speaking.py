@@ -5,7 +5,6 @@ What the decoder reads in training is what it reads in ``generate``: the embeddi
 token the hidden state that produced it.
 """
 
-import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -21,9 +20,8 @@ from ..models import FreezeOmniCodec, FreezeOmniForConditionalGeneration, Freeze
 from ..models.freeze_omni import FreezeOmniPreTrainedModel
 from ..models.letters import CHARACTERS, character_ids
 from ..models.reading import LetterReader
-from .augmentation import row_generator
 from .codec import PhoneticHead, mean_ctc_loss
-from .collators import pad_rows
+from .collators import generator_of, pad_rows
 from .data import DataError, RowReport
 from .places import align_letters, cut_text, letter_times, places_of
 
@@ -229,7 +227,7 @@ class SpeakingCollator:
         text, times = row["spoken"], list(row["letter_times"])
         start, end = 0, len(text)
         if self.cut:
-            generator = row_generator(self.seed, self.epoch, zlib.crc32(f"cut/{row.get('id')}".encode()))
+            generator = generator_of(row, "cut", self.seed, self.epoch)
             pieces = cut_text(text, generator)
             start, end = pieces[int(generator.integers(len(pieces)))]
         span = self._span(row["text"], text, start, end) if self.conversation else None
@@ -254,7 +252,7 @@ class SpeakingCollator:
         """The LLM's tokens of a piece; None where the text is not read out as it was written."""
         if written != spoken:
             return None
-        tokens = self.processor.tokenizer(written, add_special_tokens=False)["input_ids"]
+        tokens = self._ids(written)
         sizes = np.cumsum([0, *(len(self.processor.tokenizer.decode([token])) for token in tokens)])
         if sizes[-1] != len(written):  # characters of several tokens
             return None
@@ -265,14 +263,18 @@ class SpeakingCollator:
 
     def _before(self, row: dict[str, Any]) -> list[int]:
         """Ids of the conversation before the answer, its questions as text."""
-        turns = [
-            {"role": turn["role"], "content": "".join(part["text"] or "" for part in turn["content"])}
-            for turn in row["messages"]
-        ]
         (ids,) = self.processor.apply_chat_template(
-            [turns[:-1]], tokenize=True, return_dict=True, add_generation_prompt=True, return_tensors=None
+            [questions_as_text(row)], tokenize=True, return_dict=True, add_generation_prompt=True, return_tensors=None
         )["input_ids"]
         return list(ids)
+
+
+def questions_as_text(row: dict[str, Any]) -> list[dict[str, str]]:
+    """The conversation of a row up to its last answer, its spoken turns as text."""
+    return [
+        {"role": turn["role"], "content": "".join(part["text"] or "" for part in turn["content"])}
+        for turn in row["messages"][:-1]
+    ]
 
 
 @dataclass
@@ -360,5 +362,6 @@ __all__ = [
     "SpeakingCollator",
     "SpeakingOutput",
     "encode_rows",
+    "questions_as_text",
     "token_accuracy",
 ]
